@@ -1,0 +1,59 @@
+"""Governance middleware for AI agents: every step passes fifteen pluggable stages and leaves verifiable evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshflow.decision import Decision, Effect, Obligation
+    from meshflow.errors import ConfigError, LedgerError, MeshflowError, PluginError, StepDeniedError
+    from meshflow.kernel.runtime import StepRuntime
+    from meshflow.ledger.replay import ReplayLedger
+    from meshflow.policy.policy import Policy
+    from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
+    from meshflow.step import Metered, NodeInput, current_step
+
+__version__ = "2.0.0"
+
+_HOME = {
+    "Decision": "meshflow.decision",
+    "Effect": "meshflow.decision",
+    "Obligation": "meshflow.decision",
+    "ConfigError": "meshflow.errors",
+    "LedgerError": "meshflow.errors",
+    "MeshflowError": "meshflow.errors",
+    "PluginError": "meshflow.errors",
+    "StepDeniedError": "meshflow.errors",
+    "StepRuntime": "meshflow.kernel.runtime",
+    "ReplayLedger": "meshflow.ledger.replay",
+    "Policy": "meshflow.policy.policy",
+    "RuntimeOutcome": "meshflow.record",
+    "Status": "meshflow.record",
+    "StepRecord": "meshflow.record",
+    "Verdict": "meshflow.record",
+    "Metered": "meshflow.step",
+    "NodeInput": "meshflow.step",
+    "current_step": "meshflow.step",
+}
+
+__all__ = [
+    "ConfigError", "Decision", "Effect", "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation",
+    "PluginError", "Policy", "ReplayLedger", "RuntimeOutcome", "Status", "StepDeniedError", "StepRecord",
+    "StepRuntime", "Verdict", "current_step",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    from importlib import import_module
+
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'meshflow' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
