@@ -120,7 +120,7 @@ class Approval:
     """A person's answer to a step that waited, bound to what they saw.
 
     ``arguments_digest`` covers the final input under ``salt``; ``fingerprint`` is the pipeline's at the time of asking;
-    ``principal`` is who asked, as recorded. ``held_output`` is set where the output, not the call, was in question.
+    ``principal`` is who asked, as recorded, and ``attempt`` the attempt that asked. ``held_output`` is set where the output, not the call, was in question.
     """
 
     approval_id: str
@@ -134,6 +134,7 @@ class Approval:
     expires_at_us: int
     principal: Principal
     reason: str = ""
+    attempt: int = 1
     holds_output: bool = False
     held_output: Any = None
 
@@ -159,7 +160,7 @@ class StepState:
     """All that is known of one step while it runs; written by the kernel alone."""
 
     __slots__ = (
-        "approval", "arguments_salt", "attempt", "clock", "facts", "fingerprint", "input", "obligations", "purpose",
+        "approval", "attempt", "begun_ns", "clock", "facts", "fingerprint", "handed", "input", "obligations", "purpose",
         "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
     )  # fmt: skip
 
@@ -172,6 +173,7 @@ class StepState:
         self.attempt = step.attempt
         self.clock = clock
         self.started_us = started_us
+        self.begun_ns = clock.monotonic_ns()
         self.fingerprint = fingerprint
         self.input = step.input
         self.recorded_input: Any = None
@@ -179,7 +181,7 @@ class StepState:
         self.obligations: tuple[Obligation, ...] = ()
         self.purpose = Purpose.ENFORCE
         self.approval: Approval | None = None
-        self.arguments_salt = ""
+        self.handed: Any = None
         self.stream: StreamState | None = None
         self.touched = False
 

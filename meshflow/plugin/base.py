@@ -58,3 +58,6 @@ class Plugin(Generic[SettingsT]):
     def digest(self) -> str:
         """Return what decides beside code and settings, such as a policy bundle's digest; part of the fingerprint."""
         return ""
+
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Take over the state of the instance that this one replaces on reload, such as what a budget has spent."""

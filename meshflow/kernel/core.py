@@ -1,0 +1,133 @@
+"""What a runtime runs on: the compiled pipelines and the plugins behind them, swapped whole on reload."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshflow.clock import Clock
+from meshflow.config.load import Config
+from meshflow.errors import MeshflowError, PluginError
+from meshflow.kernel.ask import describe
+from meshflow.kernel.bind import full_call
+from meshflow.kernel.compile import Pipeline, compile_pipeline
+from meshflow.plugin.base import Host, Plugin
+from meshflow.registry.providers import Provider, Shelf
+from meshflow.registry.select import choose, choose_for_tenant
+
+
+@dataclass(slots=True)
+class Core:
+    """One generation of a runtime. Steps in flight keep the core that they began with."""
+
+    config: Config
+    clock: Clock
+    base: Pipeline
+    tenants: Mapping[str, Pipeline]
+    providers: Mapping[str, Provider]
+    approval_expires_s: int
+    in_flight: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _started: Future[None] | None = None
+    _idle: Future[None] | None = None
+
+    @classmethod
+    def build(
+        cls,
+        config: Config,
+        host: Host,
+        given: Mapping[str, Plugin[Any]],
+        previous: Mapping[str, Provider] | None = None,
+    ) -> Core:
+        """Choose, make and compile everything that the configuration asks for. Nothing is opened yet."""
+        shelf = Shelf.open(config, host, given, previous)
+        choices = choose(config, shelf)
+        unsafe = tuple(
+            choice.stage.name
+            for choice in choices
+            if choice.mode == "disabled" and choice.stage.protected
+        )
+        base = compile_pipeline(choices, unsafe)
+        tenants = {
+            tenant: compile_pipeline(choose_for_tenant(config, shelf, choices, tenant), unsafe)
+            for tenant in config.tenants
+        }
+        return cls(config, host.clock, base, tenants, shelf.made(), config.approvals.expires_s)
+
+    @property
+    def started(self) -> bool:
+        """True once every plugin has started."""
+        return self._started is not None and self._started.done()
+
+    async def start(self, already: Iterable[Any] = ()) -> None:
+        """Start every plugin once, whichever loop or thread comes first; raise for each caller if one fails."""
+        with self._lock:
+            started, first = self._started, self._started is None
+            if started is None:
+                started = self._started = Future()
+        if not first:
+            await asyncio.wrap_future(started)
+            return
+        try:
+            await self._run_hooks("startup", skip=already)
+        except BaseException as error:
+            with self._lock:
+                self._started = None
+            started.set_exception(error)
+            started.exception()
+            raise
+        started.set_result(None)
+
+    async def stop(self, keep: Iterable[Any] = ()) -> None:
+        """Shut every plugin down, in reverse order, except those that another core has taken over."""
+        if self._started is None:
+            return
+        self._started = None
+        await self._run_hooks("shutdown", skip=keep)
+
+    async def _run_hooks(self, hook: str, skip: Iterable[Any]) -> None:
+        skipped = {id(plugin) for plugin in skip}
+        providers = [one for one in self.providers.values() if id(one.plugin) not in skipped and hook in one.hooks]
+        problems: list[str] = []
+        for provider in reversed(providers) if hook == "shutdown" else providers:
+            try:
+                waiting = full_call(provider.hooks[hook], ())()
+                if waiting is not None:
+                    await waiting
+            except MeshflowError:
+                if hook == "startup":
+                    raise
+                problems.append(provider.name)
+            except Exception as error:
+                if hook == "startup":
+                    raise PluginError(f"startup failed: {describe(provider.name, error)}") from error
+                problems.append(describe(provider.name, error))
+        if problems:
+            raise PluginError(f"shutdown failed: {'; '.join(problems)}")
+
+    def enter(self) -> None:
+        """Count a step in."""
+        with self._lock:
+            self.in_flight += 1
+
+    def leave(self) -> None:
+        """Count a step out."""
+        with self._lock:
+            self.in_flight -= 1
+            if self.in_flight == 0 and self._idle is not None:
+                self._idle.set_result(None)
+                self._idle = None
+
+    async def drained(self) -> None:
+        """Wait until no step runs on this core any more."""
+        with self._lock:
+            if self.in_flight == 0:
+                return
+            if self._idle is None:
+                self._idle = Future()
+            idle = self._idle
+        await asyncio.wrap_future(idle)

@@ -1,0 +1,57 @@
+"""Digests of a step's input: to notice a plugin that changes it, and to bind an approval to it."""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+_IMMUTABLE = (str, bytes, int, float, bool, type(None))
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+
+
+def can_change(value: object) -> bool:
+    """Return whether a plugin could change the value in place."""
+    return not isinstance(value, _IMMUTABLE)
+
+
+def digest(value: Any) -> bytes:
+    """Return SHA-256 over the value's JSON form; objects without one count by type and identity."""
+    return sha256(_encoded(value, _by_identity)).digest()
+
+
+def new_salt() -> str:
+    """Return 16 random bytes as hex."""
+    return secrets.token_hex(16)
+
+
+def arguments_digest(value: Any, salt: str) -> str:
+    """Return the salted digest that an approval is bound to, as hex.
+
+    Salted, so that the digest of a short argument does not give the argument away. Objects without a JSON form count
+    by type alone, since a resumed step brings new ones.
+    """
+    return sha256(b"meshflow/arguments/v1\x00" + bytes.fromhex(salt) + _encoded(value, _by_type)).hexdigest()
+
+
+def _encoded(value: Any, default: Any) -> bytes:
+    try:
+        return orjson.dumps(value, default=default, option=_OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        return repr(default(value)).encode()
+
+
+def _by_type(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return sha256(value).hexdigest()
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _by_identity(value: Any) -> Any:
+    if isinstance(value, (set, frozenset, bytes, bytearray, memoryview)):
+        return _by_type(value)
+    return f"{_by_type(value)}:{id(value)}"

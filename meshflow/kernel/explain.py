@@ -1,0 +1,61 @@
+"""What would happen to a step: every stage's answer, without executing or changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshflow.kernel.core import Core
+from meshflow.kernel.flow import pass_gates
+from meshflow.kernel.gate import Passage
+from meshflow.kernel.redact import recorded_words, redact, with_recorded_words
+from meshflow.record import StageResult, Status
+from meshflow.step import Purpose, StepState
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answers of stages 1 to 11, all of them, and how the step would end before it runs.
+
+    ``status`` is COMPLETED where nothing stands in the way up to execution. ``input`` is redacted.
+    """
+
+    status: Status
+    code: str
+    reason: str
+    results: tuple[StageResult, ...]
+    input: Any
+    facts: Mapping[str, str]
+    fingerprint: str
+
+
+async def explain(core: Core, state: StepState) -> Explanation:
+    """Take a step through the gates with everything set to look only, past denials."""
+    state.purpose = Purpose.EXPLAIN
+    passage = Passage(core.base, state, explaining=True)
+    await pass_gates(core, passage)
+    status, (code, reason) = Status.COMPLETED, ("", "")
+    if passage.denial is not None:
+        status, (code, reason) = Status.DENIED, passage.denial
+    elif passage.escalations:
+        status, (code, reason) = Status.PAUSED, passage.escalations[0]
+    kept = await redact(
+        passage.pipeline,
+        state,
+        {"input": state.input, "reason": reason, "results": recorded_words(passage.results)},
+    )
+    return Explanation(
+        status,
+        code,
+        str(kept.fields["reason"]),
+        with_recorded_words(passage.results, kept.fields["results"]),
+        kept.fields["input"],
+        {name: _fact_text(fact) for name, fact in state.facts.items() if name != "identity_verification"},
+        state.fingerprint,
+    )
+
+
+def _fact_text(fact: object) -> str:
+    label = getattr(fact, "label", None)
+    return label if isinstance(label, str) else repr(fact)

@@ -1,0 +1,246 @@
+"""One step from start to outcome: gates, approval, intent, execution, release, and an ending that always comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from meshflow.decision import Decision, Effect
+from meshflow.facts import RiskTier
+from meshflow.kernel.approve import objection, request_approval, same_principal
+from meshflow.kernel.ask import ask, describe
+from meshflow.kernel.core import Core
+from meshflow.kernel.finish import Ending, finish, to_the_end
+from meshflow.kernel.gate import Passage
+from meshflow.kernel.redact import redact
+from meshflow.kernel.release import Release, guard_whole
+from meshflow.record import RuntimeOutcome, StageResult, Verdict
+from meshflow.step import Execution, StepState
+
+
+class Flow:
+    """The way of one step. ``run`` gives its outcome; ``chunks`` the parts of a stream, then ``outcome`` is set."""
+
+    __slots__ = ("core", "execution", "executing", "outcome", "passage", "state")
+
+    def __init__(self, core: Core, state: StepState) -> None:
+        self.core = core
+        self.state = state
+        self.passage = Passage(core.base, state)
+        self.execution: Execution | None = None
+        self.executing = False
+        self.outcome: RuntimeOutcome | None = None
+
+    async def run(self) -> RuntimeOutcome:
+        """Take the step all the way. Cancellation waits until the step is recorded, then goes on."""
+        try:
+            ending = await self._ending()
+        except BaseException as error:
+            await to_the_end(finish(self.passage, self._interrupted(error)))
+            raise
+        self.outcome = await to_the_end(finish(self.passage, ending))
+        return self.outcome
+
+    async def chunks(self) -> AsyncIterator[Any]:
+        """Yield released parts; when iteration ends the step is recorded and ``outcome`` is set."""
+        ending: Ending | None = None
+        try:
+            if await self._admitted():
+                await self._execute()
+            if self.execution is not None and self.execution.stream is not None and not self._stopped():
+                release = Release(self.passage)
+                try:
+                    async for part in release.parts(self.execution.stream):
+                        yield part
+                except GeneratorExit:
+                    ending = self._abandoned(release)
+                    raise
+                ending = self._streamed(release)
+            else:
+                ending = await self._whole()
+                if ending.verdict is Verdict.COMMIT:
+                    yield ending.output
+        except BaseException as error:
+            ending = ending or self._interrupted(error)
+            raise
+        finally:
+            if ending is not None:
+                self.outcome = await to_the_end(finish(self.passage, ending))
+
+    async def _ending(self) -> Ending:
+        if not await self._admitted():
+            return self._refused()
+        await self._execute()
+        if self.execution is not None and self.execution.stream is not None and not self._stopped():
+            release = Release(self.passage)
+            async for _ in release.parts(self.execution.stream):
+                pass
+            return self._streamed(release)
+        return await self._whole()
+
+    async def _admitted(self) -> bool:
+        """Pass the gates; settle whether a person must approve; write the intent."""
+        passage = self.passage
+        await pass_gates(self.core, passage)
+        if passage.denial is None and self.state.approval is not None:
+            self._judge_approval()
+        if passage.denial is None and not passage.escalations:
+            passage.check_input_before_execution()
+        if self._stopped():
+            return False
+        return await self._intend()
+
+    def _judge_approval(self) -> None:
+        approval, passage = self.state.approval, self.passage
+        assert approval is not None
+        problem = objection(approval, self.state)
+        if problem is None and not same_principal(approval, passage.context.principal):
+            problem = ("approval.other_principal", "the step is handed in again for another principal")
+        if problem is not None:
+            passage.results.append(StageResult("approval", "kernel", Effect.DENY, *problem))
+            passage.denial = problem
+            return
+        reason = f"{approval.approver} approved {approval.approval_id}"
+        passage.results.append(StageResult("approval", "kernel", Effect.ALLOW, "approval.granted", reason))
+        passage.escalations.clear()
+
+    async def _intend(self) -> bool:
+        """Have the intent on disk before a step with side effects runs."""
+        passage, state = self.passage, self.state
+        risk = state.facts.get("risk_classification")
+        if risk is not None and risk <= RiskTier.READ_ONLY:
+            return True
+        kept = await redact(passage.pipeline, state, {"input": state.input})
+        state.recorded_input = kept.fields["input"]
+        for name, record_intent in passage.pipeline.intents:
+            try:
+                waiting = record_intent(passage.context)
+                if waiting is not None:
+                    await waiting
+            except Exception as error:
+                passage.deny("audit_ledger", "intent_failed", describe(name, error))
+                return False
+        return True
+
+    async def _execute(self) -> None:
+        passage, binding = self.passage, self.passage.pipeline.execution
+        approval = self.state.approval
+        if approval is not None and approval.holds_output:
+            self.execution = Execution(output=approval.held_output, cost_micro_usd=0)
+            return
+        self.executing = True
+        answer = await ask(binding, self.state, passage.context)
+        value = answer.value
+        if answer.cause:
+            passage.results.append(
+                StageResult(
+                    "execution", binding.name, Effect.DENY, f"execution.{answer.cause}", answer.reason, True,
+                    answer.elapsed_ns,
+                )  # fmt: skip
+            )
+            self.execution = Execution(failure_code=f"execution.{answer.cause}", failure_reason=answer.reason)
+        elif type(value) is Execution:
+            self.execution = value
+            effect = Effect.DENY if value.failure_code else Effect.ALLOW
+            passage.results.append(
+                StageResult(
+                    "execution", binding.name, effect, value.failure_code, value.failure_reason, True, answer.elapsed_ns
+                )
+            )
+        elif type(value) is Decision and value.effect is Effect.DENY:
+            self.executing = False
+            passage.results.append(
+                StageResult(
+                    "execution", binding.name, Effect.DENY, value.code, value.reason, True, answer.elapsed_ns, False,
+                    value.evidence,
+                )  # fmt: skip
+            )
+            passage.denial = (value.code, value.reason)
+        else:
+            passage.deny(
+                "execution", "invalid_decision", f"{binding.name} answered {type(value).__name__}, not an Execution"
+            )
+
+    async def _whole(self) -> Ending:
+        """Release an output that is not a stream."""
+        if self._stopped():
+            return self._refused()
+        execution = self.execution
+        assert execution is not None
+        if execution.failure_code:
+            return self._ended(Verdict.ERROR, execution.failure_code, execution.failure_reason, execution.output)
+        passage = self.passage
+        held = self.state.approval is not None and self.state.approval.holds_output
+        await guard_whole(passage, execution.output)
+        if held:
+            passage.escalations.clear()
+        return self._released(passage.output)
+
+    def _released(self, output: Any) -> Ending:
+        passage = self.passage
+        unmet = passage.unmet_duties() if passage.denial is None else []
+        if unmet:
+            passage.deny("output_guardrails", "obligation_unmet", f"nothing met the obligations {unmet}")
+        if passage.denial is not None:
+            return self._ended(Verdict.REJECT, *passage.denial, output)
+        if passage.escalations:
+            ending = self._ended(Verdict.ESCALATE, *passage.escalations[0], output)
+            ending.request = request_approval(passage, self.core.approval_expires_s, holds_output=True)
+            return ending
+        ending = self._ended(Verdict.COMMIT, "", "", output)
+        ending.output = output
+        return ending
+
+    def _streamed(self, release: Release) -> Ending:
+        if release.failure is not None:
+            return self._ended(Verdict.ERROR, *release.failure, release.prefix)
+        return self._released(release.prefix)
+
+    def _abandoned(self, release: Release) -> Ending:
+        return self._ended(
+            Verdict.ERROR, "step.abandoned", "the caller stopped reading the stream", release.prefix
+        )
+
+    def _refused(self) -> Ending:
+        passage = self.passage
+        if passage.denial is not None:
+            return self._ended(Verdict.REJECT, *passage.denial, None)
+        ending = self._ended(Verdict.ESCALATE, *passage.escalations[0], None)
+        ending.request = request_approval(passage, self.core.approval_expires_s)
+        return ending
+
+    def _interrupted(self, error: BaseException) -> Ending:
+        if isinstance(error, asyncio.CancelledError):
+            return self._ended(Verdict.ERROR, "step.cancelled", "the caller cancelled the step", None)
+        return self._ended(Verdict.ERROR, "step.interrupted", describe("the step", error), None)
+
+    def _ended(self, verdict: Verdict, code: str, reason: str, output: Any) -> Ending:
+        """Return an ending with what the step cost: as reported, or all that was reserved where nobody knows."""
+        ending = Ending(verdict, code, reason)
+        ending.kept_output = output
+        ending.executed = self.executing
+        if self.executing:
+            hold = self.state.facts.get("budget_check")
+            known = self.execution.cost_micro_usd if self.execution is not None else None
+            ending.cost_micro_usd = known if known is not None else (hold.micro_usd if hold is not None else 0)
+            ending.tokens = self.execution.tokens if self.execution is not None else 0
+        return ending
+
+    def _stopped(self) -> bool:
+        return self.passage.denial is not None or bool(self.passage.escalations)
+
+
+async def pass_gates(core: Core, passage: Passage) -> None:
+    """Take a step through stages 1 to 11: the first two by the base pipeline, the rest by the tenant's own."""
+    for compiled in passage.pipeline.entry:
+        await passage.pass_stage(compiled)
+        if passage.denial is not None and not passage.explaining:
+            return
+    tenant = passage.context.tenant_id
+    passage.pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
+    passage.state.fingerprint = passage.pipeline.fingerprint
+    for compiled in passage.pipeline.gates:
+        await passage.pass_stage(compiled)
+        if passage.denial is not None and not passage.explaining:
+            return

@@ -1,0 +1,122 @@
+"""Let an output out through stage 13: whole, or as a stream of which only what has been looked at is released."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from meshflow.kernel.ask import describe
+from meshflow.kernel.gate import Passage
+from meshflow.step import StreamState
+
+HOLD_BACK = 512
+"""Characters of a text stream that are held back, so that what straddles two chunks is seen whole."""
+
+
+async def guard_whole(passage: Passage, output: Any) -> None:
+    """Pass a whole output through stage 13; ``passage.output`` is what may be released."""
+    passage.output = output
+    await passage.pass_stage(passage.pipeline.output, output)
+
+
+class Release:
+    """The release of one stream: feeds stage 13, keeps what was released, and knows how it ended."""
+
+    __slots__ = ("_passage", "_pending", "failure", "released")
+
+    def __init__(self, passage: Passage) -> None:
+        self._passage = passage
+        self._pending = ""
+        self.released: list[Any] = []
+        self.failure: tuple[str, str] | None = None
+
+    @property
+    def prefix(self) -> Any:
+        """All that has been released, joined where it is text."""
+        if all(isinstance(part, str) for part in self.released):
+            return "".join(self.released)
+        return list(self.released)
+
+    async def parts(self, stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Yield what may be released. Stops at a denial, an escalation, or a failure of the stream itself.
+
+        A text window is looked at when twice the hold-back is waiting, so that each character is scanned about twice
+        whatever the size of the chunks.
+        """
+        chunks = aiter(stream)
+        while not self._stopped:
+            chunk = await self._next(chunks)
+            if chunk is _END or self.failure is not None:
+                break
+            if isinstance(chunk, str):
+                self._pending += chunk
+                if len(self._pending) >= 2 * HOLD_BACK:
+                    async for part in self._release(keep=HOLD_BACK):
+                        yield part
+            else:
+                async for part in self._release(keep=0):
+                    yield part
+                async for part in self._release_item(chunk):
+                    yield part
+        if self.failure is None and not self._stopped:
+            async for part in self._finish():
+                yield part
+
+    @property
+    def _stopped(self) -> bool:
+        return self._passage.denial is not None or bool(self._passage.escalations)
+
+    async def _next(self, chunks: AsyncIterator[Any]) -> Any:
+        try:
+            return await anext(chunks)
+        except StopAsyncIteration:
+            return _END
+        except Exception as error:
+            self.failure = ("execution.handler_error", describe("the stream", error))
+            return _END
+
+    async def _release(self, keep: int) -> AsyncIterator[Any]:
+        if not self._pending:
+            return
+        await self._guard(self._pending, final=False)
+        if self._stopped:
+            return
+        text = self._passage.output
+        if not isinstance(text, str):
+            self._passage.deny("output_guardrails", "invalid_decision", "the replacement of a text must be a text")
+            return
+        cut = max(0, len(text) - keep)
+        self._pending = text[cut:]
+        if cut:
+            self.released.append(text[:cut])
+            yield text[:cut]
+
+    async def _release_item(self, item: Any) -> AsyncIterator[Any]:
+        if self._stopped:
+            return
+        await self._guard(item, final=False)
+        if not self._stopped:
+            self.released.append(self._passage.output)
+            yield self._passage.output
+
+    async def _finish(self) -> AsyncIterator[Any]:
+        """Look at the whole before its last part goes out."""
+        await self._guard(self._pending, final=False)
+        if self._stopped:
+            return
+        last = self._passage.output if self._pending else ""
+        whole = [*self.released, last] if last else self.released
+        text = "".join(whole) if all(isinstance(part, str) for part in whole) else list(whole)
+        await self._guard(text, final=True)
+        if not self._stopped and last:
+            self.released.append(last)
+            yield last
+
+    async def _guard(self, output: Any, *, final: bool) -> None:
+        state = self._passage.state
+        tail = self.released[-1] if self.released and isinstance(self.released[-1], str) else ""
+        state.stream = StreamState(released=tail[-HOLD_BACK:], final=final)
+        await guard_whole(self._passage, output)
+
+
+_END = object()

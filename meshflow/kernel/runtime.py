@@ -1,0 +1,227 @@
+"""StepRuntime: the governed execution of steps."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from meshflow.clock import Clock, SystemClock
+from meshflow.config.load import Config, config_from_mapping, load_config
+from meshflow.kernel.core import Core
+from meshflow.kernel.explain import Explanation, explain
+from meshflow.kernel.finish import Ending
+from meshflow.kernel.flow import Flow
+from meshflow.kernel.loop_thread import LoopThread
+from meshflow.kernel.session import Session, StepStream
+from meshflow.plugin.base import Host, Plugin
+from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
+from meshflow.registry.select import StageChoice
+from meshflow.step import NodeInput, StepContext, StepState
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+_YAML = (".yaml", ".yml")
+
+
+class StepRuntime:
+    """The 15-step governed execution kernel.
+
+    ``ledger`` is a ReplayLedger (or None for the one that configuration names); ``policy`` a Policy, the path of a
+    bundle or of a meshflow.yaml, or an engine; ``config`` a Config, a path or a mapping; ``plugins`` instances by name,
+    which take over the stages whose hooks they implement (and join in where every provider is asked).
+
+    Making a runtime checks everything that can be checked: it raises ConfigError or PluginError rather than deny later.
+    One runtime serves any number of tasks, event loops and threads. Close it with ``aclose`` or ``async with``.
+    """
+
+    def __init__(
+        self,
+        ledger: Any = None,
+        policy: Any = None,
+        *,
+        config: Config | Mapping[str, Any] | str | Path | None = None,
+        plugins: Mapping[str, Plugin[Any]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if config is None and isinstance(policy, (str, Path)) and Path(policy).suffix in _YAML:
+            config, policy = policy, None
+        self._source = config
+        self._given = dict(plugins or {})
+        self._clock = clock or SystemClock()
+        self._ledger, self._policy = ledger, policy
+        self._core = self._build(_load(config), None)
+        self._loop_thread = LoopThread()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the base pipeline: plugins, versions, modes, settings and policy."""
+        return self._core.base.fingerprint
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._core.config
+
+    def stages(self, tenant: str | None = None) -> tuple[StageChoice, ...]:
+        """Return what serves each stage, for a tenant or the base."""
+        core = self._core
+        return (core.tenants.get(tenant, core.base) if tenant is not None else core.base).choices
+
+    def plugin(self, name: str) -> Plugin[Any]:
+        """Return a plugin in use by name; raise KeyError for one that is not."""
+        return self._core.providers[name].plugin
+
+    async def run(self, node_input: NodeInput) -> RuntimeOutcome:
+        """Take a step through all fifteen stages and return how it ended.
+
+        Never raises for a step that is denied, paused or fails: the outcome says so. A cancelled caller gets its
+        cancellation after the step is recorded.
+        """
+        core = self._core
+        if not core.started:
+            await core.start()
+        core.enter()
+        try:
+            state = self._state(core, node_input)
+            if node_input.resume:
+                pending = await _resumed(core, state)
+                if pending is not None:
+                    return pending
+            return await Flow(core, state).run()
+        finally:
+            core.leave()
+
+    def run_sync(self, node_input: NodeInput) -> RuntimeOutcome:
+        """Run a step for a blocking caller, on the runtime's own loop; works where a loop already runs."""
+        return self._blocking(self.run(node_input))
+
+    def stream(self, node_input: NodeInput) -> StepStream:
+        """Run a step whose handler streams; iterate to get what the output guardrails release."""
+        core = self._core
+        core.enter()
+        return StepStream(Flow(core, self._state(core, node_input)), core.leave)
+
+    async def explain(self, node_input: NodeInput) -> Explanation:
+        """Return what each gate would say of a step, past denials, without executing or counting it."""
+        core = self._core
+        if not core.started:
+            await core.start()
+        return await explain(core, self._state(core, node_input))
+
+    def session(self, **shared: Any) -> Session:
+        """Return a session whose steps share the fields given, and a run."""
+        return Session(self, shared)
+
+    @overload
+    def govern(self, function: F, /, **options: Any) -> F: ...
+    @overload
+    def govern(self, function: None = None, /, **options: Any) -> Callable[[F], F]: ...
+    def govern(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Wrap a callable so that each call is a governed step; also a decorator. Options are fields of NodeInput.
+
+        All calls of one wrapped callable belong to one run, unless ``run_id`` says which; use ``session().govern`` to
+        put several callables into one run.
+        """
+        shared = {name: options.pop(name) for name in ("run_id",) if name in options}
+        return self.session(**shared).govern(function, **options)
+
+    async def reload(self, config: Config | Mapping[str, Any] | str | Path | None = None) -> str:
+        """Compile anew and swap; return the new fingerprint. On any error the running pipeline stays.
+
+        Steps in flight end on the pipeline that they began with. Plugins whose settings did not change stay as they are;
+        those that are replaced hand their state to their successor and are shut down when the last step has left.
+        """
+        source = config if config is not None else self._source
+        old = self._core
+        new = self._build(_load(source), old.providers)
+        if old.started:
+            await new.start(already=[one.plugin for one in old.providers.values()])
+        self._core, self._source = new, source
+        task = asyncio.ensure_future(_retire(old, new))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return new.base.fingerprint
+
+    async def start(self) -> None:
+        """Start every plugin now rather than at the first step."""
+        await self._core.start()
+
+    async def aclose(self) -> None:
+        """Wait for the steps in flight, then shut every plugin down."""
+        await asyncio.gather(*self._retiring)
+        await self._core.drained()
+        await self._core.stop()
+        await asyncio.to_thread(self._loop_thread.stop)
+
+    def close(self) -> None:
+        """Do the same for a blocking caller."""
+        self._blocking(self._close_core())
+        self._loop_thread.stop()
+
+    async def __aenter__(self) -> StepRuntime:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _close_core(self) -> None:
+        await self._core.drained()
+        await self._core.stop()
+
+    def _blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop_thread.run(work)
+
+    def _build(self, config: Config, previous: Any) -> Core:
+        host = Host(clock=self._clock, base=config.base, ledger=self._ledger, policy=self._policy)
+        return Core.build(config, host, self._given, previous)
+
+    def _state(self, core: Core, step: NodeInput) -> StepState:
+        return StepState(
+            step,
+            step.run_id or f"run-{secrets.token_hex(8)}",
+            step.step_id or f"step-{secrets.token_hex(8)}",
+            core.clock,
+            core.clock.now_us(),
+            core.base.fingerprint,
+        )
+
+
+def _load(source: Config | Mapping[str, Any] | str | Path | None) -> Config:
+    if source is None:
+        return Config.empty()
+    if isinstance(source, Config):
+        return source
+    if isinstance(source, Mapping):
+        return config_from_mapping(source)
+    return load_config(source)
+
+
+async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
+    """Find the answer that a resumed step waited for; return an outcome if there is none yet."""
+    find = core.base.find_approval
+    state.approval = await find(StepContext(state)) if find is not None else None
+    if state.approval is not None:
+        state.attempt = max(state.attempt, state.approval.attempt + 1)
+        return None
+    ending = Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet")
+    record = StepRecord(
+        run_id=state.run_id,
+        node_id=state.step.node_id,
+        step_id=state.step_id,
+        attempt=state.attempt,
+        node_kind=state.step.kind,
+        verdict=ending.verdict,
+        code=ending.code,
+        reason=ending.reason,
+    )
+    return RuntimeOutcome(Status.PAUSED, None, record, ending.code, ending.reason, recorded=False)
+
+
+async def _retire(old: Core, new: Core) -> None:
+    await old.drained()
+    await old.stop(keep=[one.plugin for one in new.providers.values()])

@@ -1,0 +1,1 @@
+"""Finding plugins, choosing the providers of each stage, and making them."""
