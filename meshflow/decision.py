@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ def _nothing() -> Mapping[str, Any]:
     return _NOTHING
 
 
-class Effect(str, Enum):
+class Effect(StrEnum):
     """What a provider says of a step, strongest first."""
 
     DENY = "deny"
@@ -52,9 +52,9 @@ class Obligation:
 class Decision:
     """One provider's answer.
 
-    ``code`` is stable and reads ``stage.cause``; a denial or an escalation without one is a ValueError. ``reason`` is
-    for people. ``fact`` is what the stage found (its type is fixed by the stage). ``replacement`` takes the place of the
-    step's input, or of its output at stage 13. ``evidence`` (JSON values) is recorded and never enforced.
+    ``code`` is stable and reads ``stage.cause``; a denial or an escalation without one is a ValueError. ``reason``
+    is for people. ``fact`` is what the stage found (its type is fixed by the stage). ``replacement`` takes the place of
+    the step's input, or of its output at stage 13. ``evidence`` (JSON values) is recorded and never enforced.
     """
 
     effect: Effect
@@ -66,11 +66,10 @@ class Decision:
     evidence: Mapping[str, Any] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
-        if self.effect is _DENY or self.effect is _ESCALATE:
-            if not _CODE.fullmatch(self.code):
-                raise ValueError(
-                    f"a {self.effect.value} decision needs a code such as 'budget_check.exhausted', not {self.code!r}"
-                )
+        if (self.effect is _DENY or self.effect is _ESCALATE) and not _CODE.fullmatch(self.code):
+            raise ValueError(
+                f"a {self.effect.value} decision needs a code such as 'budget_check.exhausted', not {self.code!r}"
+            )
 
     @classmethod
     def allow(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ def _nothing() -> Mapping[str, Any]:
     return _NOTHING
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """How a step ended, in the ledger's words."""
 
     COMMIT = "commit"
@@ -28,7 +28,7 @@ class Verdict(str, Enum):
     ERROR = "error"
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a step ended, in the caller's words."""
 
     COMPLETED = "completed"
@@ -148,8 +148,8 @@ class StepRecord:
 class RuntimeOutcome:
     """What ``StepRuntime.run`` returns.
 
-    ``output`` is None unless the step completed. ``code`` and ``reason`` say why it did not. ``approval_id`` is set on a
-    paused step. ``recorded`` is False only where the ledger failed, and such a step never counts as completed.
+    ``output`` is None unless the step completed. ``code`` and ``reason`` say why it did not. ``approval_id`` is set
+    on a paused step. ``recorded`` is False only where the ledger failed, and such a step never counts as completed.
     """
 
     status: Status

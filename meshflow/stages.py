@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Combine(str, Enum):
+class Combine(StrEnum):
     """How the answers of a stage's providers become one."""
 
     FIRST_APPLICABLE = "first-applicable"
@@ -15,7 +15,7 @@ class Combine(str, Enum):
     ALL_ALWAYS = "all-always"
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What part a stage plays: a gate decides, execution runs, output decides on the result, a recorder writes."""
 
     GATE = "gate"

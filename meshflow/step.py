@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +20,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 def _nothing() -> Mapping[str, Any]:
     return _NOTHING
+
+
 NODE_KINDS = ("function", "agent", "model", "tool", "mcp", "http", "human", "subgraph")
 MAX_MICRO_USD = 2**53 - 1
 
@@ -48,7 +50,8 @@ class NodeInput:
     """One step that a caller wants to run.
 
     ``handler`` takes the step's input, as the gates left it, and returns the output (or a ``Metered`` one); it may be
-    sync, async, or return an async iterator of chunks. For a tool call, ``tool`` names it and ``input`` is the mapping of its arguments.
+    sync, async, or return an async iterator of chunks. For a tool call, ``tool`` names it and ``input`` is the mapping
+    of its arguments.
     ``estimate_usd`` bounds what the step may cost and is reserved before it runs. ``risk`` may raise the tier that a
     tool declares, never lower it. ``reads`` names earlier steps of the run whose labels the input carries.
     ``resume`` marks a step that waited for a person and is handed in again.
@@ -120,7 +123,8 @@ class Approval:
     """A person's answer to a step that waited, bound to what they saw.
 
     ``arguments_digest`` covers the final input under ``salt``; ``fingerprint`` is the pipeline's at the time of asking;
-    ``principal`` is who asked, as recorded, and ``attempt`` the attempt that asked. ``held_output`` is set where the output, not the call, was in question.
+    ``principal`` is who asked, as recorded, and ``attempt`` the attempt that asked. ``held_output`` is set where the
+    output, not the call, was in question.
     """
 
     approval_id: str
@@ -139,7 +143,7 @@ class Approval:
     held_output: Any = None
 
 
-class Purpose(str, Enum):
+class Purpose(StrEnum):
     """Why a hook is called. Only ``ENFORCE`` may reserve, count or change anything outside the step."""
 
     ENFORCE = "enforce"

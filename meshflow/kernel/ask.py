@@ -35,14 +35,14 @@ class _Rest(Awaitable[Any]):
     def __await__(self) -> Generator[Any, Any, Any]:
         pending = self._pending
         while True:
+            thrown: BaseException | None = None
+            sent: Any = None
             try:
                 sent = yield pending
             except BaseException as error:
-                resume, argument = self._coroutine.throw, error
-            else:
-                resume, argument = self._coroutine.send, sent
+                thrown = error
             try:
-                pending = resume(argument)
+                pending = self._coroutine.send(sent) if thrown is None else self._coroutine.throw(thrown)
             except StopIteration as done:
                 return done.value
 
@@ -110,4 +110,5 @@ def describe(name: str, error: BaseException) -> str:
 
 
 def _too_late(binding: Binding) -> str:
-    return f"{binding.name} took longer than {binding.timeout_ns // 1_000_000} ms; see stages.{binding.stage.name}.timeout_ms"
+    limit_ms = binding.timeout_ns // 1_000_000
+    return f"{binding.name} took longer than {limit_ms} ms; see stages.{binding.stage.name}.timeout_ms"

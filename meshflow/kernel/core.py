@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshflow.clock import Clock
-from meshflow.config.load import Config
+from meshflow.config.models import Config
 from meshflow.errors import MeshflowError, PluginError
 from meshflow.kernel.ask import describe
 from meshflow.kernel.bind import full_call
@@ -46,11 +46,7 @@ class Core:
         """Choose, make and compile everything that the configuration asks for. Nothing is opened yet."""
         shelf = Shelf.open(config, host, given, previous)
         choices = choose(config, shelf)
-        unsafe = tuple(
-            choice.stage.name
-            for choice in choices
-            if choice.mode == "disabled" and choice.stage.protected
-        )
+        unsafe = tuple(choice.stage.name for choice in choices if choice.mode == "disabled" and choice.stage.protected)
         base = compile_pipeline(choices, unsafe)
         tenants = {
             tenant: compile_pipeline(choose_for_tenant(config, shelf, choices, tenant), unsafe)

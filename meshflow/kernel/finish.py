@@ -27,7 +27,17 @@ T = TypeVar("T")
 class Ending:
     """How a step ended, before it is written."""
 
-    __slots__ = ("code", "cost_micro_usd", "executed", "kept_output", "output", "reason", "request", "tokens", "verdict")
+    __slots__ = (
+        "code",
+        "cost_micro_usd",
+        "executed",
+        "kept_output",
+        "output",
+        "reason",
+        "request",
+        "tokens",
+        "verdict",
+    )
 
     def __init__(self, verdict: Verdict, code: str = "", reason: str = "") -> None:
         self.verdict = verdict

@@ -16,13 +16,13 @@ from meshflow.kernel.gate import Passage
 from meshflow.kernel.redact import redact
 from meshflow.kernel.release import Release, guard_whole
 from meshflow.record import RuntimeOutcome, StageResult, Verdict
-from meshflow.step import Execution, StepState
+from meshflow.step import Approval, Execution, StepState
 
 
 class Flow:
     """The way of one step. ``run`` gives its outcome; ``chunks`` the parts of a stream, then ``outcome`` is set."""
 
-    __slots__ = ("core", "execution", "executing", "outcome", "passage", "state")
+    __slots__ = ("core", "executing", "execution", "outcome", "passage", "state")
 
     def __init__(self, core: Core, state: StepState) -> None:
         self.core = core
@@ -37,36 +37,31 @@ class Flow:
         try:
             ending = await self._ending()
         except BaseException as error:
-            await to_the_end(finish(self.passage, self._interrupted(error)))
+            self.outcome = await to_the_end(finish(self.passage, self._interrupted(error)))
             raise
         self.outcome = await to_the_end(finish(self.passage, ending))
         return self.outcome
 
     async def chunks(self) -> AsyncIterator[Any]:
         """Yield released parts; when iteration ends the step is recorded and ``outcome`` is set."""
-        ending: Ending | None = None
+        if not self.core.started:
+            await self.core.start()
+        release = Release(self.passage)
         try:
             if await self._admitted():
                 await self._execute()
             if self.execution is not None and self.execution.stream is not None and not self._stopped():
-                release = Release(self.passage)
-                try:
-                    async for part in release.parts(self.execution.stream):
-                        yield part
-                except GeneratorExit:
-                    ending = self._abandoned(release)
-                    raise
+                async for part in release.parts(self.execution.stream):
+                    yield part
                 ending = self._streamed(release)
             else:
                 ending = await self._whole()
-                if ending.verdict is Verdict.COMMIT:
-                    yield ending.output
         except BaseException as error:
-            ending = ending or self._interrupted(error)
+            self.outcome = await to_the_end(finish(self.passage, self._interrupted(error, release.prefix)))
             raise
-        finally:
-            if ending is not None:
-                self.outcome = await to_the_end(finish(self.passage, ending))
+        self.outcome = await to_the_end(finish(self.passage, ending))
+        if ending.verdict is Verdict.COMMIT and not release.released and self.outcome.ok:
+            yield self.outcome.output
 
     async def _ending(self) -> Ending:
         if not await self._admitted():
@@ -84,16 +79,14 @@ class Flow:
         passage = self.passage
         await pass_gates(self.core, passage)
         if passage.denial is None and self.state.approval is not None:
-            self._judge_approval()
-        if passage.denial is None and not passage.escalations:
-            passage.check_input_before_execution()
-        if self._stopped():
+            self._judge_approval(self.state.approval)
+        if self._stopped() or not await self._intend():
             return False
-        return await self._intend()
+        passage.check_input_before_execution()
+        return passage.denial is None
 
-    def _judge_approval(self) -> None:
-        approval, passage = self.state.approval, self.passage
-        assert approval is not None
+    def _judge_approval(self, approval: Approval) -> None:
+        passage = self.passage
         problem = objection(approval, self.state)
         if problem is None and not same_principal(approval, passage.context.principal):
             problem = ("approval.other_principal", "the step is handed in again for another principal")
@@ -124,56 +117,42 @@ class Flow:
         return True
 
     async def _execute(self) -> None:
-        passage, binding = self.passage, self.passage.pipeline.execution
-        approval = self.state.approval
+        """Run stage 12, or take the output that an approval holds; leaves ``execution`` or a denial."""
+        passage, approval = self.passage, self.state.approval
         if approval is not None and approval.holds_output:
             self.execution = Execution(output=approval.held_output, cost_micro_usd=0)
             return
         self.executing = True
-        answer = await ask(binding, self.state, passage.context)
+        answer = await ask(passage.pipeline.execution, self.state, passage.context)
         value = answer.value
         if answer.cause:
-            passage.results.append(
-                StageResult(
-                    "execution", binding.name, Effect.DENY, f"execution.{answer.cause}", answer.reason, True,
-                    answer.elapsed_ns,
-                )  # fmt: skip
-            )
-            self.execution = Execution(failure_code=f"execution.{answer.cause}", failure_reason=answer.reason)
-        elif type(value) is Execution:
+            value = Execution(failure_code=f"execution.{answer.cause}", failure_reason=answer.reason)
+        if type(value) is Execution:
             self.execution = value
             effect = Effect.DENY if value.failure_code else Effect.ALLOW
-            passage.results.append(
-                StageResult(
-                    "execution", binding.name, effect, value.failure_code, value.failure_reason, True, answer.elapsed_ns
-                )
-            )
+            self._note_execution(effect, value.failure_code, value.failure_reason, answer.elapsed_ns)
         elif type(value) is Decision and value.effect is Effect.DENY:
             self.executing = False
-            passage.results.append(
-                StageResult(
-                    "execution", binding.name, Effect.DENY, value.code, value.reason, True, answer.elapsed_ns, False,
-                    value.evidence,
-                )  # fmt: skip
-            )
+            self._note_execution(Effect.DENY, value.code, value.reason, answer.elapsed_ns)
             passage.denial = (value.code, value.reason)
         else:
-            passage.deny(
-                "execution", "invalid_decision", f"{binding.name} answered {type(value).__name__}, not an Execution"
-            )
+            name = passage.pipeline.execution.name
+            passage.deny("execution", "invalid_decision", f"{name} answered {type(value).__name__}, not an Execution")
+
+    def _note_execution(self, effect: Effect, code: str, reason: str, elapsed_ns: int) -> None:
+        name = self.passage.pipeline.execution.name
+        self.passage.results.append(StageResult("execution", name, effect, code, reason, True, elapsed_ns))
 
     async def _whole(self) -> Ending:
         """Release an output that is not a stream."""
-        if self._stopped():
-            return self._refused()
         execution = self.execution
-        assert execution is not None
+        if self._stopped() or execution is None:
+            return self._refused()
         if execution.failure_code:
             return self._ended(Verdict.ERROR, execution.failure_code, execution.failure_reason, execution.output)
         passage = self.passage
-        held = self.state.approval is not None and self.state.approval.holds_output
         await guard_whole(passage, execution.output)
-        if held:
+        if self.state.approval is not None and self.state.approval.holds_output:
             passage.escalations.clear()
         return self._released(passage.output)
 
@@ -197,11 +176,6 @@ class Flow:
             return self._ended(Verdict.ERROR, *release.failure, release.prefix)
         return self._released(release.prefix)
 
-    def _abandoned(self, release: Release) -> Ending:
-        return self._ended(
-            Verdict.ERROR, "step.abandoned", "the caller stopped reading the stream", release.prefix
-        )
-
     def _refused(self) -> Ending:
         passage = self.passage
         if passage.denial is not None:
@@ -210,10 +184,12 @@ class Flow:
         ending.request = request_approval(passage, self.core.approval_expires_s)
         return ending
 
-    def _interrupted(self, error: BaseException) -> Ending:
+    def _interrupted(self, error: BaseException, released: Any = None) -> Ending:
+        if isinstance(error, GeneratorExit):
+            return self._ended(Verdict.ERROR, "step.abandoned", "the caller stopped reading the stream", released)
         if isinstance(error, asyncio.CancelledError):
-            return self._ended(Verdict.ERROR, "step.cancelled", "the caller cancelled the step", None)
-        return self._ended(Verdict.ERROR, "step.interrupted", describe("the step", error), None)
+            return self._ended(Verdict.ERROR, "step.cancelled", "the caller cancelled the step", released)
+        return self._ended(Verdict.ERROR, "step.interrupted", describe("the step", error), released)
 
     def _ended(self, verdict: Verdict, code: str, reason: str, output: Any) -> Ending:
         """Return an ending with what the step cost: as reported, or all that was reserved where nobody knows."""

@@ -28,7 +28,9 @@ class LoopThread:
         loop = self._running()
         if threading.current_thread() is self._thread:
             work.close()
-            raise ContractError("a blocking call from the runtime's own loop would wait for itself; await run() instead")
+            raise ContractError(
+                "a blocking call from the runtime's own loop would wait for itself; await run() instead"
+            )
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()

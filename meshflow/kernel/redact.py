@@ -13,7 +13,7 @@ from meshflow.step import Purpose, StepContext, StepState
 
 
 class Redacted(NamedTuple):
-    """The fields as they may be kept, and how: by the ``stage``, ``withheld``, or ``none`` where stage 8 is disabled."""
+    """The fields as they may be kept, and how: by the ``stage``, ``withheld``, or ``none`` with stage 8 disabled."""
 
     fields: Mapping[str, Any]
     how: str
@@ -63,9 +63,7 @@ def with_recorded_words(results: list[StageResult], words: Any) -> tuple[StageRe
     if not isinstance(words, (list, tuple)):
         return tuple(result._replace(reason="", evidence={}) for result in results)
     remaining = iter(words)
-    return tuple(
-        _worded(result, next(remaining)) if result.reason or result.evidence else result for result in results
-    )
+    return tuple(_worded(result, next(remaining)) if result.reason or result.evidence else result for result in results)
 
 
 def _worded(result: StageResult, words: Any) -> StageResult:

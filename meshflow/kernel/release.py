@@ -33,9 +33,9 @@ class Release:
     @property
     def prefix(self) -> Any:
         """All that has been released, joined where it is text."""
-        if all(isinstance(part, str) for part in self.released):
-            return "".join(self.released)
-        return list(self.released)
+        if not self.released:
+            return None
+        return _joined(self.released)
 
     async def parts(self, stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Yield what may be released. Stops at a denial, an escalation, or a failure of the stream itself.
@@ -106,8 +106,7 @@ class Release:
             return
         last = self._passage.output if self._pending else ""
         whole = [*self.released, last] if last else self.released
-        text = "".join(whole) if all(isinstance(part, str) for part in whole) else list(whole)
-        await self._guard(text, final=True)
+        await self._guard(_joined(whole), final=True)
         if not self._stopped and last:
             self.released.append(last)
             yield last
@@ -117,6 +116,10 @@ class Release:
         tail = self.released[-1] if self.released and isinstance(self.released[-1], str) else ""
         state.stream = StreamState(released=tail[-HOLD_BACK:], final=final)
         await guard_whole(self._passage, output)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return "".join(parts) if all(isinstance(part, str) for part in parts) else list(parts)
 
 
 _END = object()

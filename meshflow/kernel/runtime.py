@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from meshflow.clock import Clock, SystemClock
-from meshflow.config.load import Config, config_from_mapping, load_config
+from meshflow.config.load import config_from_mapping, load_config
+from meshflow.config.models import Config
 from meshflow.kernel.core import Core
 from meshflow.kernel.explain import Explanation, explain
 from meshflow.kernel.finish import Ending
@@ -132,8 +133,8 @@ class StepRuntime:
     async def reload(self, config: Config | Mapping[str, Any] | str | Path | None = None) -> str:
         """Compile anew and swap; return the new fingerprint. On any error the running pipeline stays.
 
-        Steps in flight end on the pipeline that they began with. Plugins whose settings did not change stay as they are;
-        those that are replaced hand their state to their successor and are shut down when the last step has left.
+        Steps in flight end on the pipeline that they began with. Plugins whose settings did not change stay as they
+        are; those that are replaced hand their state to their successor and are shut down when the last step has left.
         """
         source = config if config is not None else self._source
         old = self._core

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FIELDS = {one.name: one.default for one in fields(NodeInput)}
+_BLANK = NodeInput(node_id="blank")
+_FIELDS = {one.name: getattr(_BLANK, one.name) for one in fields(NodeInput)}
 
 
 class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):

@@ -25,8 +25,8 @@ class NoSettings(Settings):
 class Host:
     """What the runtime hands to each plugin that it makes.
 
-    ``base`` is the folder that relative paths in settings start from. ``ledger`` and ``policy`` are the objects given to
-    ``StepRuntime(ledger=..., policy=...)``, or None. ``tenant`` is set when the plugin is made for one tenant's pipeline.
+    ``base`` is the folder that relative paths in settings start from. ``ledger`` and ``policy`` are the objects given
+    to ``StepRuntime(ledger=..., policy=...)``, or None. ``tenant`` is set when the plugin is made for one tenant.
     """
 
     clock: Clock = field(default_factory=SystemClock)
@@ -42,9 +42,10 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 class Plugin(Generic[SettingsT]):
     """Base of all plugins. A subclass marks its hooks with ``@hookimpl``.
 
-    ``settings_type`` validates ``plugins.<name>`` of meshflow.yaml. ``section`` names a top-level section of meshflow.yaml
-    that holds (part of) the same settings. ``meets`` lists the obligations that the plugin carries out. Making a plugin
-    opens nothing: files, threads and connections wait for ``startup``, or for first use.
+    ``settings_type`` validates ``plugins.<name>`` of meshflow.yaml. ``section`` names a top-level section of
+    meshflow.yaml that holds (part of) the same settings. ``meets`` lists the obligations that the plugin carries out.
+    Making a plugin opens nothing: files, threads and connections wait for ``startup``, or for first use. A runtime
+    serves several event loops, so a plugin keeps no object that is bound to one.
     """
 
     settings_type: ClassVar[type[Settings]] = NoSettings

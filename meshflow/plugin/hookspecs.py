@@ -37,7 +37,7 @@ class StageSpecs:
 
     @hookspec
     async def scope_tenant(self, context: StepContext) -> Decision | None:
-        """Stage 2. Say whose data the step may touch. ALLOW carries a TenantScope. First answer wins; silence denies."""
+        """Stage 2. Say whose data the step may touch. ALLOW carries a TenantScope. First answer; silence denies."""
 
     @hookspec
     async def limit_rate(self, context: StepContext) -> Decision | None:
@@ -45,7 +45,7 @@ class StageSpecs:
 
     @hookspec
     async def check_budget(self, context: StepContext) -> Decision | None:
-        """Stage 4. Reserve what the step may cost. ALLOW carries a BudgetReservation. First answer wins; silence denies.
+        """Stage 4. Reserve what the step may cost. ALLOW carries a BudgetReservation. First answer; silence denies.
 
         The reservation is settled or released in ``settle_step``, which always runs.
         """
@@ -59,7 +59,7 @@ class StageSpecs:
 
     @hookspec
     async def apply_compliance_profile(self, context: StepContext) -> Decision | None:
-        """Stage 6. Apply the active profile packs. ALLOW may carry a ComplianceProfile and obligations. Silence passes."""
+        """Stage 6. Apply the profile packs. ALLOW may carry a ComplianceProfile and obligations. Silence passes."""
 
     @hookspec
     async def guard_input(self, context: StepContext) -> Decision | None:
@@ -79,7 +79,7 @@ class StageSpecs:
 
     @hookspec
     async def propagate_taint(self, context: StepContext) -> Decision | None:
-        """Stage 10. Join the labels of all that the step reads. ALLOW carries TaintLabels. First answer; silence denies."""
+        """Stage 10. Join the labels of all that the step reads. ALLOW carries TaintLabels. Silence denies."""
 
     @hookspec
     async def authorize_tool(self, context: StepContext) -> Decision | None:

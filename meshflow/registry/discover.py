@@ -1,6 +1,7 @@
 """Find installed plugins by entry point without importing any, and import the ones that are wanted.
 
-pluggy's own loader imports everything, lets the first of two equal names win silently, and falls with one broken import.
+pluggy's own loader imports everything, lets the first of two equal names win silently, and falls with one broken
+import.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 POLICY_FOLLOWERS = frozenset({"compliance_profile", "tool_permission", "output_guardrails"})
-"""Stages where the policy plugin joins in by default, as long as it serves stage 5: one bundle, several entry points."""
+"""Stages where the policy plugin joins in by default while it serves stage 5: one bundle, several entry points."""
 
 FIRST_PARTY = frozenset(name for names in DEFAULTS.values() for name in names)
 FIRST_PARTY_DISTRIBUTIONS = frozenset(
@@ -33,8 +33,17 @@ FIRST_PARTY_DISTRIBUTIONS = frozenset(
     | {
         f"meshflow-{name}"
         for name in (
-            "identity", "tenancy", "limits", "rego", "compliance", "guardrails",
-            "presidio", "flow", "executor", "ledger", "sla",
+            "identity",
+            "tenancy",
+            "limits",
+            "rego",
+            "compliance",
+            "guardrails",
+            "presidio",
+            "flow",
+            "executor",
+            "ledger",
+            "sla",
         )
-    }  # fmt: skip
+    }
 )

@@ -1,4 +1,4 @@
-"""Make the plugins that are wanted: validated settings, checked hooks, and the identity that goes into the fingerprint."""
+"""Make the plugins that are wanted: validated settings, checked hooks, and what goes into the fingerprint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from meshflow.config.load import Config
+from meshflow.config.models import Config
 from meshflow.config.settings import plugin_settings
 from meshflow.errors import ConfigError, PluginError
 from meshflow.plugin.base import Host, Plugin

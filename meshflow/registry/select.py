@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshflow.config.load import Config
+from meshflow.config.models import TENANT_SECTIONS, Config, TenantConfig
 from meshflow.errors import ConfigError, StageConflictError
 from meshflow.registry.manifest import DEFAULTS, FIRST_PARTY, POLICY_FOLLOWERS
 from meshflow.registry.providers import Provider, Shelf
@@ -43,38 +43,46 @@ def choose(config: Config, shelf: Shelf) -> tuple[StageChoice, ...]:
 def choose_for_tenant(
     config: Config, shelf: Shelf, base: tuple[StageChoice, ...], tenant: str
 ) -> tuple[StageChoice, ...]:
-    """Return the base with the tenant's own providers behind it; what the base enforces stays enforced."""
-    own = config.for_tenant(tenant)
+    """Return the base with the tenant's own providers behind it; what the base enforces stays enforced.
+
+    A plugin whose settings the tenant changes serves the tenant a second time, as ``name@tenant``, wherever the base
+    enforces it: both answers count, so the stricter wins.
+    """
+    own = config.tenants[tenant]
     changed = _changed_plugins(own, shelf)
     choices = []
     for choice in base:
-        stage_config = own.stages.get(choice.stage.name)
-        named = stage_config.use if stage_config is not None and stage_config.use else ()
-        present = {slot.provider.name for slot in choice.slots if slot.enforced}
-        names = list(named) + [name for name in present & changed if name not in named]
-        if not choice.stage.tenant_may_extend:
+        stage, settings = choice.stage, own.stages.get(choice.stage.name)
+        named = tuple(settings.use or ()) if settings is not None else ()
+        served = [slot.provider.name for slot in choice.slots if slot.enforced]
+        names = [*named, *(name for name in served if name in changed and name not in named)]
+        if not stage.tenant_may_extend:
             names = []
-        slots = [_tenant_slot(choice.stage, name, changed, shelf, tenant) for name in names]
-        shadows = stage_config.also_shadow if stage_config is not None else ()
-        slots += [Slot(_with_hook(shelf, name, choice.stage, ""), False, tenant) for name in shadows]
+        where = config.where(("tenants", tenant, "stages", stage.name))
+        slots = [
+            _tenant_slot(stage, name, name in changed, shelf, tenant, where)
+            for name in names
+            if name in changed or name not in served
+        ]
+        shadows = settings.also_shadow if settings is not None else ()
+        slots += [Slot(_with_hook(shelf, name, stage, where), False, tenant) for name in shadows]
         mode = "enforce" if slots and choice.mode == "disabled" else choice.mode
-        choices.append(StageChoice(choice.stage, mode, choice.slots + tuple(slots), choice.timeout_ms))
+        choices.append(StageChoice(stage, mode, choice.slots + tuple(slots), choice.timeout_ms))
     return tuple(choices)
 
 
-def _tenant_slot(stage: Stage, name: str, changed: set[str], shelf: Shelf, tenant: str) -> Slot:
-    where = f"tenants.{tenant}.stages.{stage.name}.use"
-    provider = shelf.for_tenant(name, tenant) if name in changed else _with_hook(shelf, name, stage, where)
+def _tenant_slot(stage: Stage, name: str, changed: bool, shelf: Shelf, tenant: str, where: str) -> Slot:
+    provider = shelf.for_tenant(name, tenant) if changed else shelf.provider(name, where)
     _require_hook(provider, stage, where)
     return Slot(provider, True, tenant)
 
 
-def _changed_plugins(own: Config, shelf: Shelf) -> set[str]:
-    changed = set(own.plugins)
-    for name in shelf.made():
-        section = type(shelf.made()[name].plugin).section
-        if section is not None and section in own.sections:
-            changed.add(name.split("@")[0])
+def _changed_plugins(own: TenantConfig, shelf: Shelf) -> set[str]:
+    changed = set(own.plugins.__pydantic_extra__ or {})
+    sections = {name for name in TENANT_SECTIONS if getattr(own, name) is not None}
+    changed |= {
+        name for name, made in shelf.made().items() if type(made.plugin).section in sections and "@" not in name
+    }
     return changed
 
 
@@ -93,8 +101,9 @@ def _choose_stage(stage: Stage, config: Config, shelf: Shelf, follows: bool) -> 
     slots = [Slot(_with_hook(shelf, name, stage, where), mode == "enforce") for name in names]
     if not slots:
         raise ConfigError(f"stage {stage.name} has no provider", where=where, path=f"stages.{stage.name}.use")
-    for name in stage_config.also_shadow if stage_config is not None else ():
-        slots.append(Slot(_with_hook(shelf, name, stage, config.where(("stages", stage.name, "also_shadow"))), False))
+    beside = config.where(("stages", stage.name, "also_shadow"))
+    shadows = stage_config.also_shadow if stage_config is not None else ()
+    slots += [Slot(_with_hook(shelf, name, stage, beside), False) for name in shadows]
     return StageChoice(stage, mode, tuple(slots), timeout_ms)
 
 
@@ -119,8 +128,7 @@ def _takes_over(stage: Stage) -> bool:
 def _one(stage: Stage, names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > 1 and stage.combine in (Combine.FIRST_APPLICABLE, Combine.EXACTLY_ONE):
         raise StageConflictError(
-            f"stage {stage.name} has {len(names)} providers {list(names)}; "
-            f"choose one with stages.{stage.name}.use",
+            f"stage {stage.name} has {len(names)} providers {list(names)}; choose one with stages.{stage.name}.use",
             path=f"stages.{stage.name}.use",
         )
     return names

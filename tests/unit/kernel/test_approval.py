@@ -1,0 +1,142 @@
+"""A step that waits for a person, and what an approval does and does not cover."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from meshflow import Decision, NodeInput, Status
+from meshflow.clock import ManualClock
+from meshflow.step import Approval
+
+ASK = Decision.escalate("policy_evaluation.large", "over the limit")
+STEP = NodeInput(node_id="refund", input={"amount": 900}, run_id="r", step_id="s", handler=lambda value: "paid")
+
+
+class Desk:
+    """A runtime that asks for every step, and the answer that a person gives."""
+
+    def __init__(self, kit, on=None, **answer):
+        self.given = None
+        self.clock = ManualClock()
+        self.runtime = kit.runtime({"evaluate_policy": ASK, "find_approval": lambda context: self.given, **(on or {})})
+        self.runtime._clock = self.clock
+        self.runtime._core.clock = self.clock
+        self.answer = answer
+
+    async def ask_and_answer(self, step=STEP):
+        paused = await self.runtime.run(step)
+        request = paused.record.approval_request
+        approval = Approval(
+            approval_id=request.approval_id,
+            run_id=paused.run_id,
+            step_id=paused.step_id,
+            approved=True,
+            approver="grace",
+            arguments_digest=request.arguments_digest,
+            salt=request.salt,
+            fingerprint=paused.record.fingerprint,
+            expires_at_us=request.expires_at_us,
+            principal=paused.record.principal,
+            attempt=paused.record.attempt,
+            holds_output=request.holds_output,
+        )
+        self.given = replace(approval, **self.answer)
+        return paused
+
+
+async def test_an_escalated_step_pauses_without_running_and_is_recorded(kit):
+    desk = Desk(kit)
+    outcome = await desk.ask_and_answer()
+    assert (outcome.status, outcome.code) == (Status.PAUSED, "policy_evaluation.large")
+    assert outcome.approval_id == outcome.record.approval_request.approval_id
+    assert "execute_step" not in kit.plugin.calls
+    assert kit.plugin.settled[0].executed is False
+
+
+async def test_after_approval_the_step_really_runs_as_another_attempt(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    outcome = await desk.runtime.run(replace(STEP, resume=True))
+    assert (outcome.status, outcome.output) == (Status.COMPLETED, "paid")
+    assert (outcome.record.attempt, outcome.record.approval_id) == (2, desk.given.approval_id)
+
+
+async def test_an_approval_is_not_looked_for_unless_the_step_is_resumed(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    assert (await desk.runtime.run(STEP)).status is Status.PAUSED
+
+
+async def test_resuming_before_anybody_decided_stays_paused_and_writes_nothing(kit):
+    desk = Desk(kit)
+    await desk.runtime.run(STEP)
+    outcome = await desk.runtime.run(replace(STEP, resume=True))
+    assert (outcome.status, outcome.code) == (Status.PAUSED, "approval.pending")
+    assert len(kit.plugin.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"approved": False}, "approval.rejected"),
+        ({"step_id": "other"}, "approval.other_step"),
+        ({"run_id": "other"}, "approval.other_step"),
+        ({"approver": "ada"}, "approval.self_approved"),
+        ({"approver": "agent-1"}, "approval.self_approved"),
+        ({"fingerprint": "0" * 64}, "approval.policy_changed"),
+        ({"arguments_digest": "0" * 64}, "approval.arguments_changed"),
+        ({"expires_at_us": 1}, "approval.expired"),
+    ],
+)
+async def test_an_approval_that_does_not_fit_denies(kit, changed, code):
+    desk = Desk(kit, **changed)
+    await desk.ask_and_answer()
+    outcome = await desk.runtime.run(replace(STEP, resume=True))
+    assert (outcome.status, outcome.code) == (Status.DENIED, code)
+    assert "execute_step" not in kit.plugin.calls
+
+
+async def test_an_approval_does_not_cover_other_arguments(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    outcome = await desk.runtime.run(replace(STEP, input={"amount": 90_000}, resume=True))
+    assert outcome.code == "approval.arguments_changed"
+
+
+async def test_an_approval_runs_out(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    desk.clock.advance(86_401)
+    assert (await desk.runtime.run(replace(STEP, resume=True))).code == "approval.expired"
+
+
+async def test_an_approval_does_not_lift_a_denial(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    kit.plugin.on["authorize_tool"] = Decision.deny("tool_permission.disabled", "switched off")
+    outcome = await desk.runtime.run(replace(STEP, resume=True))
+    assert outcome.code == "tool_permission.disabled"
+
+
+async def test_an_escalated_output_is_held_and_never_made_twice(kit):
+    ran = []
+    step = replace(STEP, handler=lambda value: ran.append(1) or "report")
+    desk = Desk(
+        kit, {"evaluate_policy": Decision.allow(), "guard_output": Decision.escalate("output_guardrails.x", "look")}
+    )
+    paused = await desk.ask_and_answer(step)
+    assert (paused.status, paused.output) == (Status.PAUSED, None)
+    assert paused.record.output == "report"
+    desk.given = replace(desk.given, held_output=paused.record.output)
+    outcome = await desk.runtime.run(replace(step, resume=True))
+    assert (outcome.status, outcome.output, ran) == (Status.COMPLETED, "report", [1])
+    assert outcome.record.executed is False
+
+
+async def test_the_digest_of_a_short_argument_does_not_give_it_away(kit):
+    desk = Desk(kit)
+    first = (await desk.ask_and_answer()).record.approval_request
+    second = (await desk.ask_and_answer(replace(STEP, step_id="t"))).record.approval_request
+    assert first.arguments_digest != second.arguments_digest

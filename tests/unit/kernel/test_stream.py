@@ -1,0 +1,175 @@
+"""Streams: only what the output guardrails have seen is released, and the record holds just that."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from meshflow import Decision, NodeInput, StepDeniedError
+from meshflow.kernel.release import HOLD_BACK
+
+
+def chunked(text, size):
+    async def handler(_):
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+
+    return NodeInput(node_id="n", handler=handler, kind="model")
+
+
+def forbids(word):
+    def guard(context, output):
+        if isinstance(output, str) and word in output:
+            return Decision.deny("output_guardrails.keyword", "a forbidden word")
+        return None
+
+    return guard
+
+
+def masks(word):
+    def guard(context, output):
+        if isinstance(output, str) and word in output:
+            return Decision.allow(replacement=output.replace(word, "*" * len(word)))
+        return None
+
+    return guard
+
+
+async def drain(stream):
+    parts = []
+    try:
+        async for part in stream:
+            parts.append(part)  # noqa: PERF401
+    except StepDeniedError as error:
+        return parts, error
+    return parts, None
+
+
+@pytest.mark.parametrize("size", [1, 7, 300, 5000])
+async def test_a_clean_stream_comes_out_whole_and_is_recorded_whole(kit, size):
+    text = "all is well. " * 200
+    stream = kit.runtime().stream(chunked(text, size))
+    parts, error = await drain(stream)
+    assert error is None
+    assert "".join(parts) == text
+    assert stream.outcome.ok
+    assert kit.plugin.records[0].output == text
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 511, 2000])
+@pytest.mark.parametrize("at", [0, 500, 1020, 1500, 2990])
+async def test_a_forbidden_word_never_leaves_wherever_the_chunks_cut_it(kit, size, at):
+    text = "." * at + "FORBIDDEN" + "." * (3000 - at)
+    stream = kit.runtime({"guard_output": forbids("FORBIDDEN")}).stream(chunked(text, size))
+    parts, error = await drain(stream)
+    released = "".join(parts)
+    assert "F" not in released
+    assert error.outcome.code == "output_guardrails.keyword"
+    assert (kit.plugin.records[0].output or "") == released
+    assert not stream.outcome.ok
+
+
+@pytest.mark.parametrize("size", [1, 64, 2000])
+async def test_a_masked_word_is_masked_wherever_the_chunks_cut_it(kit, size):
+    text = ("." * 601 + "SECRET") * 5
+    parts, error = await drain(kit.runtime({"guard_output": masks("SECRET")}).stream(chunked(text, size)))
+    assert error is None
+    assert "".join(parts) == text.replace("SECRET", "******")
+
+
+async def test_each_character_is_looked_at_about_twice_whatever_the_chunks(kit):
+    looked = 0
+
+    def counts(context, output):
+        nonlocal looked
+        if not context.stream.final:
+            looked += len(output)
+
+    text = "x" * 100_000
+    await drain(kit.runtime({"guard_output": counts}).stream(chunked(text, 1)))
+    assert looked <= 3 * len(text)
+
+
+async def test_what_only_the_whole_shows_withholds_the_completion(kit):
+    def whole(context, output):
+        if context.stream.final and output.count("a") > 1500:
+            return Decision.deny("output_guardrails.too_long", "too much")
+
+    stream = kit.runtime({"guard_output": whole}).stream(chunked("a" * 2000, 100))
+    parts, error = await drain(stream)
+    assert error.outcome.code == "output_guardrails.too_long"
+    assert len("".join(parts)) <= 2000 - HOLD_BACK
+
+
+async def test_changing_the_whole_after_it_was_released_denies(kit):
+    def late(context, output):
+        return Decision.allow(replacement="other") if context.stream.final else None
+
+    _, error = await drain(kit.runtime({"guard_output": late}).stream(chunked("a" * 2000, 100)))
+    assert error.outcome.code == "output_guardrails.too_late"
+
+
+async def test_a_stream_that_breaks_is_a_failure_with_its_prefix_recorded(kit):
+    async def handler(_):
+        yield "a" * 3000
+        raise ConnectionError("gone")
+
+    stream = kit.runtime().stream(NodeInput(node_id="n", handler=handler))
+    parts, error = await drain(stream)
+    assert error.outcome.code == "execution.handler_error"
+    assert kit.plugin.records[0].output == "".join(parts)
+    assert 0 < len("".join(parts)) < 3000
+
+
+async def test_a_reader_who_stops_leaves_a_record_of_what_was_released(kit):
+    stream = kit.runtime().stream(chunked("b" * 5000, 100))
+    async with stream:
+        first = await anext(stream)
+    assert stream.outcome.code == "step.abandoned"
+    assert kit.plugin.records[0].output == first
+    assert len(kit.plugin.settled) == 1
+
+
+async def test_a_cancelled_reader_leaves_a_record(kit):
+    async def handler(_):
+        yield "c" * 3000
+        await asyncio.sleep(60)
+
+    stream = kit.runtime().stream(NodeInput(node_id="n", handler=handler))
+
+    async def read():
+        async for _ in stream:
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (record,) = kit.plugin.records
+    assert record.code == "step.cancelled"
+    assert record.output.startswith("ccc")
+
+
+async def test_a_denied_step_streams_nothing(kit):
+    runtime = kit.runtime({"evaluate_policy": Decision.deny("policy_evaluation.denied", "no")})
+    parts, error = await drain(runtime.stream(chunked("text", 1)))
+    assert parts == []
+    assert error.outcome.code == "policy_evaluation.denied"
+
+
+async def test_run_collects_a_stream_through_the_same_guard(kit):
+    outcome = await kit.runtime({"guard_output": masks("SECRET")}).run(chunked("a SECRET b" * 300, 7))
+    assert outcome.output == "a ****** b" * 300
+
+
+async def test_items_that_are_not_text_pass_one_by_one(kit):
+    async def handler(_):
+        for number in range(3):
+            yield {"n": number}
+
+    stream = kit.runtime().stream(NodeInput(node_id="n", handler=handler))
+    parts, error = await drain(stream)
+    assert error is None
+    assert parts == [{"n": 0}, {"n": 1}, {"n": 2}]
