@@ -1,0 +1,96 @@
+"""Where each setting stands: its path, its line, and the environment variables it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+SettingPath: TypeAlias = tuple[str | int, ...]
+
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+_MAX_SHOWN = 80
+_MAX_BITS = 64
+_SIMPLE = re.compile(r"[A-Za-z0-9_.$-]+")
+
+
+def shown(value: object) -> str:
+    """Return the value as it may stand in a message: on one line, short, without control characters."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return "a very large number"  # Python refuses to print some of them
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def dotted(path: SettingPath) -> str:
+    """Return ``plugins.rego.rules[0]`` for ``("plugins", "rego", "rules", 0)``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        name = part if len(part) <= _MAX_SHOWN and _SIMPLE.fullmatch(part) else shown(part)
+        text += f".{name}" if text else name
+    return text
+
+
+def leaves(value: Any, path: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    """Yield the path and value of everything in a tree that is neither a mapping nor a list."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path, value
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Source:
+    """A file (or another origin of settings) and what is known of the places in it.
+
+    ``origins`` maps a path of a tenant's merged view to the path that the operator wrote.
+    """
+
+    name: str
+    lines: Mapping[SettingPath, int] = field(default_factory=dict)
+    variables: Mapping[SettingPath, tuple[str, ...]] = field(default_factory=dict)
+    origins: Mapping[SettingPath, SettingPath] = field(default_factory=dict)
+
+    def written(self, path: SettingPath) -> SettingPath:
+        """Return the path under which the operator wrote this setting."""
+        for length in range(len(path), 0, -1):
+            origin = self.origins.get(path[:length])
+            if origin is not None:
+                return origin + path[length:]
+        return path
+
+    def line(self, path: SettingPath) -> int:
+        """Return the line of the setting, or of the nearest one around it; 0 when no line is known."""
+        path = self.written(path)
+        for length in range(len(path), 0, -1):
+            line = self.lines.get(path[:length])
+            if line is not None:
+                return line
+        return 0
+
+    def where(self, path: SettingPath) -> str:
+        """Return ``meshflow.yaml:14``, or the name alone when no line is known."""
+        line = self.line(path)
+        return f"{self.name}:{line}" if line else self.name
+
+    def variables_in(self, path: SettingPath, value: Any) -> list[tuple[str, str]]:
+        """Return (text that came from the environment, its variables) for each such text in the value at ``path``."""
+        if not self.variables:
+            return []
+        found = []
+        for below, leaf in leaves(value):
+            names = self.variables.get(self.written(path + below))
+            if names:
+                found.append((str(leaf), " and ".join(f"${{{name}}}" for name in names)))
+        return found
