@@ -1,0 +1,50 @@
+"""The hashes that hold a run together.
+
+Every field is framed by its length, so that no two different entries have the same bytes to hash::
+
+    field(x)      = u64 big-endian length of x || x
+    genesis_hash  = SHA-256("meshflow/genesis/v1" 0x00 || field(run_id))
+    entry_hash    = SHA-256("meshflow/entry/v1"   0x00 || field(run_id) || u64(seq) || field(prev_hash) || field(body))
+    commitment    = SHA-256("meshflow/payload/v1" 0x00 || salt || payload)
+
+``run_id`` is UTF-8, ``seq`` counts from 0 and is big-endian, ``prev_hash`` is the hash of the entry before (32 bytes)
+or, for seq 0, the genesis hash of the run. ``body`` is the canonical bytes as stored. ``salt`` is always 16 random
+bytes, so it needs no length; which field a commitment covers is said by the body that holds it.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+
+ENTRY_TAG = b"meshflow/entry/v1\x00"
+GENESIS_TAG = b"meshflow/genesis/v1\x00"
+PAYLOAD_TAG = b"meshflow/payload/v1\x00"
+SALT_BYTES = 16
+
+_LENGTH = struct.Struct(">Q").pack
+_SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
+
+
+def genesis_hash(run_id: str) -> bytes:
+    """Return the hash that the first entry of a run follows."""
+    name = run_id.encode()
+    return sha256(GENESIS_TAG + _LENGTH(len(name)) + name).digest()
+
+
+def entry_hash(run_id: str, seq: int, prev_hash: bytes, body: bytes) -> bytes:
+    """Return the hash of an entry; ValueError unless ``prev_hash`` has 32 bytes."""
+    if len(prev_hash) != 32:
+        raise ValueError(f"prev_hash has {len(prev_hash)} bytes, not 32")
+    name = run_id.encode()
+    head = ENTRY_TAG + _LENGTH(len(name)) + name + _SEQ_AND_PREV(seq, 32, prev_hash, len(body))
+    return sha256(head + body).digest()
+
+
+def commitment(salt: bytes, payload: bytes) -> str:
+    """Return the commitment to a payload in hexadecimal; ValueError unless the salt has 16 bytes."""
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"a salt has {len(salt)} bytes, not {SALT_BYTES}")
+    digest = sha256(PAYLOAD_TAG + salt)
+    digest.update(payload)
+    return digest.hexdigest()

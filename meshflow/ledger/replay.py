@@ -1,0 +1,249 @@
+"""ReplayLedger: the ledger as applications, plugins and the command line use it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from shutil import rmtree
+from types import TracebackType
+from typing import Any, Self
+
+from meshflow.clock import Clock, SystemClock
+from meshflow.errors import ConfigError, EncodingError, LedgerError
+from meshflow.ledger import approvals
+from meshflow.ledger.canonical import quick_payload, settle_payload
+from meshflow.ledger.entry import (
+    FIELD_NUMBER,
+    Draft,
+    Intent,
+    Salts,
+    Written,
+    intent_contents,
+    intent_fields,
+    seal,
+    step_contents,
+    step_fields,
+)
+from meshflow.ledger.sqlite import SqliteStore
+from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
+from meshflow.ledger.store import LedgerStore
+from meshflow.record import StepRecord
+from meshflow.step import Approval
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+# Above this many bytes of payload the rest of the encoding leaves the event loop; below, the thread would cost more.
+_BULKY = 128 * 1024
+
+
+class ReplayLedger:
+    """An append-only, verifiable ledger of steps in one SQLite file.
+
+    ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``
+    every write must be that tenant's and every read sees nothing else. Nothing is opened before first use; reading
+    never creates the file. Any number of event loops, threads and processes of one machine may write; after a ``fork``
+    the child needs a ledger of its own.
+    """
+
+    def __init__(
+        self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
+        busy_timeout_ms: int = 15_000, queue_limit: int = 4_096,
+    ) -> None:  # fmt: skip
+        self._tenant = tenant
+        self._clock = clock if clock is not None else SystemClock()
+        path, cleanup = _path(location)
+        self.path = path
+        self._store: LedgerStore = SqliteStore(path, busy_timeout_ms=busy_timeout_ms, queue_limit=queue_limit)
+        self._salts = Salts()
+        self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write out what was handed in, then close. A closed ledger stays closed."""
+        await self._store.aclose()
+        self._finalizer()
+
+    async def write(self, step: StepRecord | Mapping[str, Any]) -> Written:
+        """Record an attempt at a step and return once it is durable.
+
+        A mapping has the names that ``get_run`` returns; its ``prev_hash`` is a precondition on the run's head. A
+        missing step id and time are filled in. The same step written twice is one entry; another one under its key
+        raises LedgerConflictError.
+        """
+        prev_hash = entry_hash = ""
+        if not isinstance(step, StepRecord):
+            step, prev_hash, entry_hash = record_from(step)
+        if not (step.step_id and step.started_us):
+            step = completed(step, step_id=uuid.uuid4().hex, started_us=self._clock.now_us())
+        await self._store.admit()
+        draft = await self._draft(step_fields(step), step_contents(step))
+        draft.expect_prev = _digest(prev_hash, "prev_hash")
+        draft.expect_hash = _digest(entry_hash, "entry_hash")
+        return await self._store.append(draft)
+
+    async def write_intent(self, intent: Intent) -> Written:
+        """Record that a step is about to run and return once that is durable.
+
+        A second intent for the same attempt raises LedgerConflictError: the first may have run.
+        """
+        await self._store.admit()
+        return await self._store.append(await self._draft(intent_fields(intent), intent_contents(intent)))
+
+    async def _draft(self, fields: dict[str, Any], contents: Mapping[str, Any]) -> Draft:
+        if self._tenant is not None and fields["tenant_id"] != self._tenant:
+            raise LedgerError(f"this ledger is open for tenant {self._tenant!r}, the entry is another tenant's")
+        quick = {name: quick_payload(value) for name, value in contents.items()}
+        if None in quick.values() or sum(map(len, filter(None, quick.values()))) > _BULKY:
+            return await asyncio.to_thread(_seal, fields, contents, quick, self._salts)
+        return _seal(fields, contents, quick, self._salts)
+
+    async def get_run(self, run_id: str, *, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Return a run's steps in order, as dicts; an unknown run has none."""
+        return [step_dict(entry) async for entry in self._store.entries(run_id, "step", self._scope(tenant))]
+
+    async def entries(self, run_id: str, kind: str, *, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Return a run's entries of another kind: intent, approval, erasure or close."""
+        return [step_dict(entry) async for entry in self._store.entries(run_id, kind, self._scope(tenant))]
+
+    async def list_runs(
+        self, *, limit: int = 100, offset: int = 0, before: str | None = None, tenant: str | None = None
+    ) -> list[str]:
+        """Return the ids of runs, the newest first; ``before`` pages on from a run id without counting."""
+        if limit < 0 or offset < 0:
+            raise LedgerError("limit and offset are not negative")
+        return await self._store.runs(limit, offset, before, self._scope(tenant))
+
+    async def run_summary(self, run_id: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Return what a run's steps sum up to; an unknown run has none."""
+        rows = await self._store.totals(run_id, self._scope(tenant))
+        verdicts: dict[str, int] = {}
+        for _, verdict, steps, *_rest in rows:
+            verdicts[verdict] = verdicts.get(verdict, 0) + steps
+        micro_usd = sum(row[3] for row in rows)
+        return {
+            "run_id": run_id,
+            "steps": sum(row[2] for row in rows),
+            "nodes": list(dict.fromkeys(row[0] for row in rows)),
+            "total_cost_usd": micro_usd / 1_000_000,
+            "total_cost_micro_usd": micro_usd,
+            "total_tokens": sum(row[4] for row in rows),
+            "blocked_steps": sum(steps for verdict, steps in verdicts.items() if verdict != "commit"),
+            "verdicts": verdicts,
+            "timestamps": {
+                "start": timestamp(min(row[5] for row in rows)) if rows else None,
+                "end": timestamp(max(row[6] for row in rows)) if rows else None,
+            },
+        }
+
+    async def load_state(self, run_id: str, step_index: int, *, tenant: str | None = None) -> dict[str, Any]:
+        """Return the step at an index that counts steps alone, from 0, or from the end when negative."""
+        entry = await self._store.entry_at(run_id, step_index, "step", self._scope(tenant))
+        if entry is None:
+            raise LedgerError(f"run {run_id!r} has no step {step_index}")
+        return step_dict(entry)
+
+    async def verify_chain(self, run_id: str, *, tenant: str | None = None) -> dict[str, Any]:
+        """Check a run; return ``valid``, ``state``, ``steps_verified``, ``errors``, ``checked`` and ``not_checked``.
+
+        ``state`` is ``open``, ``closed`` or ``unknown``; an unknown run is never valid. ``open`` says that nothing
+        bounds the run's length: a tail cut off an open run goes unnoticed.
+        """
+        return await self._store.verify(run_id, self._scope(tenant))
+
+    async def close_run(self, run_id: str, *, tenant: str | None = None) -> Written:
+        """Append the closing entry, which counts the entries before it; nothing but an erasure may follow."""
+        return await self._store.close_run(run_id, self._scope(tenant), self._clock.now_us())
+
+    async def unfinished(self, run_id: str | None = None, *, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Return the intents whose attempt has no outcome on record: those steps may have run."""
+        return [step_dict(entry) for entry in await self._store.unfinished(run_id, self._scope(tenant))]
+
+    async def next_attempt(self, run_id: str, step_id: str) -> int:
+        """Return the attempt number after the highest that the ledger holds of a step; 1 for a new step."""
+        found = [await self._store.last_of(run_id, step_id, kind) for kind in ("step", "intent")]
+        return 1 + max((step_dict(entry)["attempt"] for entry in found if entry is not None), default=0)
+
+    async def erase_payloads(
+        self, run_id: str, *, fields: Collection[str] = tuple(FIELD_NUMBER), reason: str, authority: str,
+        tenant: str | None = None,
+    ) -> int:  # fmt: skip
+        """Delete erasable fields of a run under a tombstone that says why and by whose authority; return how many went.
+
+        ``reason`` and ``authority`` stay for good, so they must not name a person.
+        """
+        if unknown := set(fields) - set(FIELD_NUMBER):
+            raise LedgerError(f"no erasable fields {sorted(unknown)}; choose from {list(FIELD_NUMBER)}")
+        now_us = self._clock.now_us()
+        return await self._store.erase(run_id, fields, reason, authority, self._scope(tenant), now_us)
+
+    async def pending_approvals(self, *, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Return the steps that wait for a person, the oldest first."""
+        return await approvals.pending(self._store, self._clock, self._scope(tenant))
+
+    async def decide_approval(
+        self, approval_id: str, *, approve: bool, approver: str, reason: str = "", tenant: str | None = None
+    ) -> dict[str, Any]:
+        """Record a person's decision; ApprovalRefusedError says why it may not be made."""
+        scope = self._scope(tenant)
+        return await approvals.decide(self._store, self._clock, scope, approval_id, approve, approver, reason)
+
+    async def find_approval(self, run_id: str, step_id: str) -> Approval | None:
+        """Return the latest decision on a step, or None."""
+        return await approvals.find(self._store, run_id, step_id, self._tenant)
+
+    def _scope(self, tenant: str | None) -> str | None:
+        if self._tenant is None:
+            return tenant
+        if tenant is None or tenant == self._tenant:
+            return self._tenant
+        raise LedgerError(f"this ledger is open for tenant {self._tenant!r} alone")
+
+
+def _seal(
+    fields: dict[str, Any], contents: Mapping[str, Any], quick: Mapping[str, bytes | None], salts: Salts
+) -> Draft:
+    return seal(fields, {name: settle_payload(contents[name], data) for name, data in quick.items()}, salts)
+
+
+def _digest(text: str, name: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        return bytes.fromhex(text)
+    except (TypeError, ValueError):
+        raise EncodingError("not a hash in hexadecimal", path=name) from None
+
+
+def _path(location: str | Path) -> tuple[Path, Callable[[], None] | None]:
+    """Return where the file is, and how to clean up what only this object uses."""
+    text = str(location)
+    if not text:
+        raise ConfigError("the location of a ledger is the path of a SQLite file", where="ReplayLedger")
+    if scheme := _SCHEME.match(text):
+        # The rest of the address may hold a password.
+        raise ConfigError(
+            f"{scheme[1]}:// is not supported in this version; give the path of a SQLite file, such as "
+            "meshflow_runs.db. PostgreSQL comes with a later release's postgres extra",
+            where="ReplayLedger",
+        )
+    if text == ":memory:":
+        folder = tempfile.mkdtemp(prefix="meshflow-ledger-")
+        return Path(folder) / "ledger.db", lambda: rmtree(folder, ignore_errors=True)
+    return Path(location), None
+
+
+def _abandon(store: LedgerStore, cleanup: Callable[[], None] | None) -> None:
+    store.stop()
+    if cleanup is not None:
+        cleanup()

@@ -1,0 +1,223 @@
+"""The SQLite store: group commit in one thread, reads over a connection of their own."""
+
+# ruff: noqa: S608 - statements are put together from constants of this module alone
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meshflow.errors import LedgerError
+from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
+from meshflow.ledger.schema import explain, open_reader
+from meshflow.ledger.sqlite_append import SqliteAppender
+from meshflow.ledger.verify import unknown_run, verify_run
+from meshflow.ledger.writer import GroupWriter
+
+if TYPE_CHECKING:
+    from meshflow.ledger.sqlite_read import Reader
+    from meshflow.ledger.store import LedgerStore
+
+_PAGE = 256
+_ENTRY = (
+    "e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, p.id % 16, p.salt, p.data "
+    "FROM chosen c JOIN entries e ON e.id = c.id "
+    "LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 ORDER BY e.id, p.id"
+)
+_SCOPE = "(:tenant IS NULL OR e.tenant_id = :tenant)"
+
+
+class SqliteStore:
+    """A ledger in one SQLite file, for any number of processes of one machine.
+
+    Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_ms: int = 15_000, queue_limit: int = 4_096) -> None:
+        self._path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._appender = SqliteAppender(path, busy_timeout_ms)
+        self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
+        self._reader: Reader | None = None
+        self._closed = False
+
+    async def admit(self) -> None:
+        """Wait until there is room for one more entry."""
+        await self._writer.admit()
+
+    async def append(self, draft: Draft) -> Written:
+        """Append an entry and return once it is durable."""
+        return await self._writer.append(draft)
+
+    async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
+        """Append the closing entry."""
+        return await self._writer.run(partial(self._appender.close_run, run_id, tenant, at_us))
+
+    async def erase(
+        self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
+    ) -> int:
+        """Delete payloads under a tombstone."""
+        job = partial(self._appender.erase, run_id, fields, reason, authority, tenant, at_us)
+        return await self._writer.run(job)
+
+    async def entries(self, run_id: str, kind: str, tenant: str | None = None) -> AsyncIterator[StoredEntry]:
+        """Yield a run's entries of one kind in order; each page is one statement, so one snapshot."""
+        after = -1
+        while True:
+            page = await self._entries(
+                f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.seq > :after AND e.kind = :kind AND {_SCOPE} "
+                "ORDER BY e.seq LIMIT :limit",
+                {"run": run_id, "after": after, "kind": kind, "tenant": tenant, "limit": _PAGE},
+            )
+            for entry in page:
+                yield entry
+            if len(page) < _PAGE:
+                return
+            after = page[-1].seq
+
+    async def entry_at(self, run_id: str, index: int, kind: str, tenant: str | None = None) -> StoredEntry | None:
+        """Return the entry of a kind by its place, from the end when negative."""
+        order, offset = ("ASC", index) if index >= 0 else ("DESC", -index - 1)
+        found = await self._entries(
+            f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.kind = :kind AND {_SCOPE} "
+            f"ORDER BY e.seq {order} LIMIT 1 OFFSET :offset",
+            {"run": run_id, "kind": kind, "tenant": tenant, "offset": offset},
+        )
+        return found[0] if found else None
+
+    async def runs(self, limit: int, offset: int, before: str | None, tenant: str | None) -> list[str]:
+        """Return run ids, the newest first."""
+        scope = "first_seq = 0" if tenant is None else "tenant_id = :tenant"
+        older = "AND id < (SELECT min(id) FROM runs WHERE run_id = :before)" if before is not None else ""
+        rows = await self._fetch(
+            f"SELECT run_id FROM runs WHERE {scope} {older} ORDER BY id DESC LIMIT :limit OFFSET :offset",
+            {"limit": limit, "offset": offset, "before": before, "tenant": tenant},
+        )
+        return [row[0] for row in rows]
+
+    async def totals(self, run_id: str, tenant: str | None) -> list[tuple[Any, ...]]:
+        """Return what a run's steps sum up to, by node and verdict, in the order in which the nodes first appear."""
+        rows = await self._fetch(
+            "SELECT e.node_id, e.verdict, count(*), sum(e.cost_micro_usd), sum(e.tokens), min(e.started_us), "
+            "max(e.started_us + e.duration_ns / 1000) FROM entries e "
+            f"WHERE e.run_id = :run AND e.kind = 'step' AND {_SCOPE} GROUP BY 1, 2 ORDER BY min(e.seq)",
+            {"run": run_id, "tenant": tenant},
+        )
+        return [tuple(row) for row in rows]
+
+    async def escalations(self, approval_id: str | None, tenant: str | None) -> list[StoredEntry]:
+        """Return the steps that wait, or the one with an approval id."""
+        wanted = (
+            "NOT EXISTS (SELECT 1 FROM entries d WHERE d.approval_id = e.approval_id AND d.kind = 'approval')"
+            if approval_id is None
+            else "e.approval_id = :approval"
+        )
+        return await self._entries(
+            "SELECT e.id FROM entries e WHERE e.approval_id IS NOT NULL AND e.kind = 'step' "
+            f"AND e.verdict = 'escalate' AND {wanted} AND {_SCOPE}",
+            {"approval": approval_id, "tenant": tenant},
+        )
+
+    async def decision(self, approval_id: str) -> StoredEntry | None:
+        """Return the approval entry of an approval id."""
+        found = await self._entries(
+            "SELECT e.id FROM entries e WHERE e.approval_id = :approval AND e.kind = 'approval'",
+            {"approval": approval_id},
+        )
+        return found[0] if found else None
+
+    async def last_of(self, run_id: str, step_id: str, kind: str) -> StoredEntry | None:
+        """Return a step's entry of a kind with the highest attempt."""
+        found = await self._entries(
+            "SELECT e.id FROM entries e WHERE e.run_id = :run AND e.step_id = :step AND e.kind = :kind "
+            "ORDER BY e.attempt DESC LIMIT 1",
+            {"run": run_id, "step": step_id, "kind": kind},
+        )
+        return found[0] if found else None
+
+    async def unfinished(self, run_id: str | None, tenant: str | None) -> list[StoredEntry]:
+        """Return the intents without an outcome; found in the key's index alone."""
+        return await self._entries(
+            "SELECT i.rowid AS id FROM entries i JOIN entries e ON e.id = i.rowid "
+            f"WHERE i.kind = 'intent' AND (:run IS NULL OR i.run_id = :run) AND {_SCOPE} "
+            "AND NOT EXISTS (SELECT 1 FROM entries s WHERE s.run_id = i.run_id AND s.step_id = i.step_id "
+            "AND s.attempt = i.attempt AND s.kind = 'step')",
+            {"run": run_id, "tenant": tenant},
+        )
+
+    async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
+        """Check a run over a connection of its own, in a thread, at one snapshot."""
+        return await asyncio.to_thread(self._verify, run_id, tenant)
+
+    def _verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
+        if not self._path.exists():
+            return unknown_run(run_id)
+        connection = open_reader(self._path, self._busy_timeout_ms)
+        try:
+            return verify_run(connection, run_id, tenant)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        finally:
+            connection.close()
+
+    async def _entries(self, chosen: str, parameters: dict[str, Any]) -> list[StoredEntry]:
+        rows = await self._fetch(f"WITH chosen AS ({chosen}) SELECT {_ENTRY}", parameters)
+        return _grouped(rows)
+
+    async def _fetch(self, sql: str, parameters: dict[str, Any]) -> Iterable[Any]:
+        reader = await self._open()
+        if reader is None:
+            return ()
+        try:
+            return await reader.execute_fetchall(sql, parameters)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    async def _open(self) -> Reader | None:
+        if self._closed:
+            raise LedgerError("the ledger is closed")
+        if self._reader is None and self._path.exists():
+            from meshflow.ledger.sqlite_read import Reader  # imports aiosqlite, which only reads need
+
+            path, timeout = self._path, self._busy_timeout_ms
+            reader = Reader(lambda: open_reader(path, timeout))
+            await reader
+            if self._reader is None and not self._closed:
+                self._reader = reader
+            else:
+                await reader.close()
+        return self._reader
+
+    def stop(self) -> None:
+        """Refuse further work without waiting."""
+        self._closed = True
+        self._writer.stop()
+
+    async def aclose(self) -> None:
+        """Write out what was handed in, then close."""
+        self._closed = True
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+        await self._writer.aclose()
+
+
+def _grouped(rows: Iterable[Any]) -> list[StoredEntry]:
+    """Turn one row a payload into one entry each."""
+    found: list[StoredEntry] = []
+    payloads: dict[str, tuple[bytes, bytes]] = {}
+    for run_id, seq, prev, digest, body, number, salt, data in rows:
+        if not found or (found[-1].run_id, found[-1].seq) != (run_id, seq):
+            payloads = {}
+            found.append(StoredEntry(run_id, seq, prev, digest, body, payloads))
+        if number is not None and number < len(FIELDS):
+            payloads[FIELDS[number]] = (salt, data)
+    return found
+
+
+if TYPE_CHECKING:
+    _: LedgerStore = SqliteStore(Path("ledger.db"))

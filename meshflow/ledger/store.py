@@ -1,0 +1,81 @@
+"""What a ledger needs of a store: append in batches, and answer scoped questions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Any, Protocol
+
+from meshflow.ledger.entry import Draft, StoredEntry, Written
+
+
+class LedgerStore(Protocol):
+    """The contract of a store.
+
+    The store assigns ``seq`` and ``prev_hash`` inside the transaction that appends, so that any number of writers, in
+    any number of processes, verify. An entry is unique by (run_id, step_id, attempt, kind): written again with the same
+    content it is answered with the entry that is there, with other content it is a LedgerConflictError, as is a wrong
+    ``expect_prev`` or ``expect_hash`` and anything but an erasure after a close. Such an entry fails alone; a failing
+    commit is a LedgerError for all that were in it. Every read takes a tenant, and with one shows nothing of others.
+    """
+
+    async def admit(self) -> None:
+        """Wait until there is room for one more entry; called before the entry is encoded."""
+        ...
+
+    async def append(self, draft: Draft) -> Written:
+        """Append an entry and return once it is durable."""
+        ...
+
+    async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
+        """Append the closing entry, with the count of entries before it; answer the one there is, if there is."""
+        ...
+
+    async def erase(
+        self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
+    ) -> int:
+        """Append a tombstone and delete the payloads that it names, in one transaction; return how many went."""
+        ...
+
+    def entries(self, run_id: str, kind: str, tenant: str | None = None) -> AsyncIterator[StoredEntry]:
+        """Yield a run's entries of one kind in order, with their payloads."""
+        ...
+
+    async def entry_at(self, run_id: str, index: int, kind: str, tenant: str | None = None) -> StoredEntry | None:
+        """Return the entry of a kind by its place among those of that kind, from 0; from the end when negative."""
+        ...
+
+    async def runs(self, limit: int, offset: int, before: str | None, tenant: str | None) -> list[str]:
+        """Return the ids of runs, the newest first; with ``before``, those begun before that run."""
+        ...
+
+    async def totals(self, run_id: str, tenant: str | None) -> list[tuple[Any, ...]]:
+        """Return (node_id, verdict, steps, cost_micro_usd, tokens, first start, last end) by node and verdict."""
+        ...
+
+    async def escalations(self, approval_id: str | None, tenant: str | None) -> list[StoredEntry]:
+        """Return the steps that wait for an approval, or the one with that id, decided or not."""
+        ...
+
+    async def decision(self, approval_id: str) -> StoredEntry | None:
+        """Return the approval entry of an approval id."""
+        ...
+
+    async def last_of(self, run_id: str, step_id: str, kind: str) -> StoredEntry | None:
+        """Return a step's latest entry of a kind."""
+        ...
+
+    async def unfinished(self, run_id: str | None, tenant: str | None) -> list[StoredEntry]:
+        """Return the intents without a step entry of the same run, step and attempt."""
+        ...
+
+    async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
+        """Check a run; see ``meshflow.ledger.verify``."""
+        ...
+
+    def stop(self) -> None:
+        """Refuse further work without waiting; for a ledger that nobody closed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write out what was handed in, then close."""
+        ...

@@ -1,0 +1,210 @@
+"""Checking a run against its own evidence: what was checked, what was not, and what is wrong.
+
+The plain chain finds every edit, reordering, splice and gap inside a run. It cannot find that the tail of an open run
+was cut off, nor that somebody rewrote a run and linked it anew; for those a checkpoint is needed, held outside the
+database. The result says so in ``not_checked``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from meshflow.ledger.chain import commitment, entry_hash, genesis_hash
+from meshflow.ledger.entry import COLUMNS, FIELDS, columns_of
+
+CHECKED = ("chain", "columns", "commitments", "erasures", "keys", "places", "run_index")
+NOT_CHECKED = ("merkle_log", "checkpoint", "anchor", "witness")
+_MAX_ERRORS = 1_000
+
+
+def unknown_run(run_id: str) -> dict[str, Any]:
+    """Return the result for a run that the ledger does not know, which is never valid."""
+    return _result(run_id, "unknown", 0, [f"the ledger has no run {run_id!r}"], ())
+
+
+def verify_run(connection: sqlite3.Connection, run_id: str, tenant: str | None = None) -> dict[str, Any]:
+    """Check all of a run at one snapshot; with a tenant, count that tenant's steps and know only its runs."""
+    connection.execute("BEGIN")
+    try:
+        mine = connection.execute(
+            "SELECT count(*) FROM entries WHERE run_id = ? AND (? IS NULL OR tenant_id = ?)", (run_id, tenant, tenant)
+        ).fetchone()[0]
+        if not mine:
+            return unknown_run(run_id)
+        return _Check(connection, run_id, tenant).result()
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _result(run_id: str, state: str, steps: int, errors: list[str], checked: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "valid": state != "unknown" and not errors,
+        "state": state,
+        "steps_verified": steps,
+        "errors": errors,
+        "checked": list(checked),
+        "not_checked": list(NOT_CHECKED),
+    }
+
+
+class _Check:
+    """One pass over a run in order of seq."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: str, tenant: str | None) -> None:
+        self._connection = connection
+        self._run_id = run_id
+        self._tenant = tenant
+        self._errors: list[str] = []
+        self._steps = 0
+        self._count = 0
+        self._previous = genesis_hash(run_id)
+        self._last_id = 0
+        self._keys: set[tuple[Any, ...]] = set()
+        self._tenants: dict[str, int] = {}
+        self._missing: dict[tuple[int, str], str] = {}
+        self._closed = False
+
+    def result(self) -> dict[str, Any]:
+        rows = self._connection.execute(
+            f"SELECT id, seq, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
+            "WHERE run_id = ? ORDER BY seq, id",
+            (self._run_id,),
+        )
+        payloads = _Payloads(self._connection, self._run_id)
+        for row in rows:
+            self._entry(row, payloads.of(row[0], row[1]))
+            if len(self._errors) >= _MAX_ERRORS:
+                break
+        else:
+            self._at_end()
+        state = "closed" if self._closed else "open"
+        return _result(self._run_id, state, self._steps, self._errors, CHECKED)
+
+    def _say(self, seq: object, step_id: object, problem: str) -> None:
+        self._errors.append(f"entry {seq} (step {step_id!r}): {problem}")
+
+    def _entry(self, row: tuple[Any, ...], payloads: Mapping[int, tuple[Any, Any]]) -> None:
+        entry_id, seq, *columns, prev, digest, body = row
+        step_id, before = columns[1], len(self._errors)
+        if seq != self._count:
+            self._say(seq, step_id, f"entry {self._count} is missing, or a place is taken twice")
+            self._count = seq if isinstance(seq, int) else self._count
+        if entry_id <= self._last_id:
+            self._say(seq, step_id, "its place in the ledger is before that of the entry it follows")
+        if prev != self._previous:
+            self._say(seq, step_id, "prev_hash is not the hash of the entry before")
+        if not self._hash_holds(seq, prev, digest, body):
+            self._say(seq, step_id, "entry_hash is not the hash of the entry")
+        self._count, self._last_id, self._previous = self._count + 1, entry_id, digest
+        document = _document(body)
+        if document is None:
+            self._say(seq, step_id, "its body is not a JSON object")
+            return
+        try:
+            self._against_body(seq, columns, document)
+            self._against_payloads(seq, step_id, document, payloads)
+            self._follow(seq, columns, document)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            self._say(seq, step_id, "its body does not have the form of an entry")
+        if columns[0] == "step" and self._tenant in (None, columns[3]) and len(self._errors) == before:
+            self._steps += 1
+
+    def _hash_holds(self, seq: Any, prev: Any, digest: Any, body: Any) -> bool:
+        if not (isinstance(prev, bytes) and len(prev) == 32 and isinstance(body, bytes)):
+            return False
+        return type(seq) is int and seq >= 0 and bool(entry_hash(self._run_id, seq, prev, body) == digest)
+
+    def _against_body(self, seq: Any, columns: list[Any], document: dict[str, Any]) -> None:
+        if document.get("run_id") != self._run_id:
+            self._say(seq, columns[1], "its body belongs to another run")
+        for name, column, wanted in zip(COLUMNS, columns, columns_of(document), strict=True):
+            # Types too, since SQLite would keep 1.0 or "1" where the body says 1.
+            if column != wanted or type(column) is not type(wanted):
+                self._say(seq, columns[1], f"column {name} does not say what the body says")
+
+    def _against_payloads(
+        self, seq: Any, step_id: Any, document: dict[str, Any], payloads: Mapping[int, tuple[Any, Any]]
+    ) -> None:
+        commitments = document.get("commitments", {})
+        for name, committed in commitments.items():
+            stored = payloads.get(FIELDS.index(name)) if name in FIELDS else None
+            if stored is None:
+                self._missing[seq, name] = str(step_id)
+            elif not _kept(stored, committed):
+                self._say(seq, step_id, f"payload {name} is not what was committed to")
+        for number in payloads:
+            if number >= len(FIELDS) or FIELDS[number] not in commitments:
+                self._say(seq, step_id, f"payload number {number} is there without a commitment")
+
+    def _follow(self, seq: Any, columns: list[Any], document: dict[str, Any]) -> None:
+        """Check what the entry means for the run: its key, its tenant, erasures and the close."""
+        kind, step_id, attempt, tenant = columns[:4]
+        key = (step_id, attempt, kind)
+        if key in self._keys:
+            self._say(seq, step_id, f"a second {kind} entry of attempt {attempt}")
+        self._keys.add(key)
+        self._tenants.setdefault(tenant, seq)
+        if kind == "erasure":
+            self._erasure(seq, step_id, document)
+        elif self._closed:
+            self._say(seq, step_id, "it follows the close of the run")
+        elif kind == "close":
+            self._closed = True
+            if document.get("count") != seq:
+                self._say(seq, step_id, f"the close counts {document.get('count')} entries, not {seq}")
+
+    def _erasure(self, seq: Any, step_id: Any, document: dict[str, Any]) -> None:
+        for erased_seq, names in document.get("erased", {}).items():
+            for name in names:
+                if self._missing.pop((int(erased_seq), name), None) is None:
+                    self._say(seq, step_id, f"payload {name} of entry {erased_seq} was erased, and is there")
+
+    def _at_end(self) -> None:
+        for (seq, name), step_id in self._missing.items():
+            self._say(seq, step_id, f"payload {name} is gone without an erasure entry")
+        indexed = self._connection.execute("SELECT tenant_id, first_seq FROM runs WHERE run_id = ?", (self._run_id,))
+        if sorted(indexed.fetchall(), key=repr) != sorted(self._tenants.items(), key=repr):
+            self._errors.append("the index of runs does not say what the entries say")
+        count, last, first = self._connection.execute("SELECT count(*), max(id), min(id) FROM entries").fetchone()
+        if count != last or first != 1:
+            self._errors.append(f"the ledger has {count} entries in {last} places: entries of some run are gone")
+
+
+class _Payloads:
+    """The payloads of a run, read along with its entries in the same order."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: str) -> None:
+        self._rows: Iterator[tuple[Any, ...]] = connection.execute(
+            "SELECT e.id, e.seq, p.id % 16, p.salt, p.data FROM entries e "
+            "JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
+            "WHERE e.run_id = ? ORDER BY e.seq, e.id, p.id",
+            (run_id,),
+        )
+        self._ahead = next(self._rows, None)
+
+    def of(self, entry_id: int, seq: Any) -> dict[int, tuple[Any, Any]]:
+        found: dict[int, tuple[Any, Any]] = {}
+        while self._ahead is not None and self._ahead[0] == entry_id and self._ahead[1] == seq:
+            found[self._ahead[2]] = (self._ahead[3], self._ahead[4])
+            self._ahead = next(self._rows, None)
+        return found
+
+
+def _kept(stored: tuple[Any, Any], committed: Any) -> bool:
+    salt, data = stored
+    return (
+        isinstance(salt, bytes) and len(salt) == 16 and isinstance(data, bytes) and commitment(salt, data) == committed
+    )
+
+
+def _document(body: Any) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,196 @@
+"""Group commit: one thread that writes what callers of any loop or thread hand in, as many at a time as are waiting.
+
+A single waiter costs one commit and two thread switches, since nothing waits for a batch to fill; what arrives during
+a commit goes into the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from meshflow.errors import LedgerError
+from meshflow.ledger.entry import Draft, Written
+
+T = TypeVar("T")
+Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+Outcome = Written | BaseException
+_Item = tuple[Draft | Callable[[], Any] | None, Waiter | None]
+
+
+class Appender(Protocol):
+    """What the thread drives; every call is made in the thread."""
+
+    def append(self, batch: Sequence[Draft]) -> Sequence[Outcome]:
+        """Make the batch durable; one outcome for each, in order. An exception fails the whole batch."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened."""
+        ...
+
+
+class GroupWriter:
+    """The thread, its queue, and those who wait.
+
+    At most ``queue_limit`` records are encoded and not yet written; further callers wait before they encode.
+    """
+
+    def __init__(self, appender: Appender, *, max_batch: int = 512, max_bytes: int = 8 << 20, queue_limit: int) -> None:
+        self._appender = appender
+        self._max_batch = max_batch
+        self._max_bytes = max_bytes
+        self._limit = queue_limit
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._outstanding = 0
+        self._parked: deque[Waiter] = deque()
+        self._closed = False
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+
+    async def admit(self) -> None:
+        """Wait until the queue has room."""
+        while self._outstanding >= self._limit:
+            loop = asyncio.get_running_loop()
+            parked = (loop, loop.create_future())
+            with self._lock:
+                if self._outstanding < self._limit:
+                    return
+                self._parked.append(parked)
+            try:
+                await parked[1]
+            except asyncio.CancelledError:
+                self._hand_on(parked)
+                raise
+
+    def _hand_on(self, parked: Waiter) -> None:
+        """Give the room that a cancelled waiter was offered to the next one."""
+        with self._lock:
+            if parked in self._parked:
+                self._parked.remove(parked)
+                return
+            following = self._parked.popleft() if self._parked else None
+        if following is not None:
+            _wake(following[0], [(following[1], None)])
+
+    async def append(self, draft: Draft) -> Written:
+        """Return once the entry is durable; LedgerError when it is not."""
+        written: Written = await self._submit(draft)
+        return written
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a function in the thread, after all that was handed in before."""
+        result: T = await self._submit(job)
+        return result
+
+    def _submit(self, item: Draft | Callable[[], Any]) -> asyncio.Future[Any]:
+        if os.getpid() != self._pid:
+            raise LedgerError("this ledger was opened before a fork; make a new ReplayLedger in the child process")
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        with self._lock:
+            if self._closed:
+                raise LedgerError("the ledger is closed")
+            self._start()
+            self._outstanding += 1
+            self._queue.put((item, (loop, waiter)))
+        return waiter
+
+    def _start(self) -> None:
+        if self._thread is None:
+            # A daemon: what was acknowledged is durable already, and a forgotten close must not hang the process.
+            self._thread = threading.Thread(target=self._work, name="meshflow-ledger", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse what comes from now on; the thread ends after what came before. Does not wait."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put((None, None))
+
+    async def aclose(self) -> None:
+        """Write out what was handed in, then close."""
+        self.stop()
+        thread = self._thread
+        if thread is not None and os.getpid() == self._pid:
+            await asyncio.to_thread(thread.join)
+
+    def _work(self) -> None:
+        held: _Item | None = None
+        while True:
+            item, waiter = held or self._queue.get()
+            held = None
+            if item is None or waiter is None:
+                break
+            if isinstance(item, Draft):
+                held = self._write(item, waiter)
+            else:
+                self._answer([(waiter, _outcome(item))])
+        self._appender.close()
+
+    def _write(self, draft: Draft, waiter: Waiter) -> _Item | None:
+        """Write this draft and all that wait with it; return the item that ended the batch, if one did."""
+        drafts, waiters, size = [draft], [waiter], draft.size
+        held: _Item | None = None
+        while len(drafts) < self._max_batch and size < self._max_bytes:
+            try:
+                item, waiter_or_none = self._queue.get_nowait()
+            except Empty:
+                break
+            if not isinstance(item, Draft) or waiter_or_none is None:
+                held = (item, waiter_or_none)
+                break
+            drafts.append(item)
+            waiters.append(waiter_or_none)
+            size += item.size
+        outcomes = _outcome(lambda: self._appender.append(drafts))
+        if isinstance(outcomes, BaseException):
+            # One exception for each waiter, since raising one writes a traceback into it.
+            outcomes = [LedgerError(str(outcomes)) for _ in drafts]
+        self._answer(list(zip(waiters, outcomes, strict=True)))
+        return held
+
+    def _answer(self, answers: list[tuple[Waiter, Any]]) -> None:
+        """Wake all who waited, and as many parked as fit, with one call for each event loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for (loop, waiter), outcome in answers:
+            by_loop.setdefault(loop, []).append((waiter, outcome))
+        with self._lock:
+            self._outstanding -= len(answers)
+            for _ in range(min(len(self._parked), self._limit - self._outstanding)):
+                loop, waiter = self._parked.popleft()
+                by_loop.setdefault(loop, []).append((waiter, None))
+        for loop, mine in by_loop.items():
+            _wake(loop, mine)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    # A closed loop raises, and nobody waits there any more.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_deliver, answers)
+
+
+def _outcome(job: Callable[[], Any]) -> Any:
+    """Return what the job returned or raised: nothing may end the thread while somebody waits."""
+    try:
+        return job()
+    except Exception as error:  # the waiter raises it, as if it had run the job itself
+        return error
+
+
+def _deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for waiter, outcome in answers:
+        if waiter.done():
+            continue
+        if isinstance(outcome, BaseException):
+            waiter.set_exception(outcome)
+        else:
+            waiter.set_result(outcome)
