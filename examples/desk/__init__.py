@@ -1,0 +1,1 @@
+"""The operations desk of Halden Supply, a worked example of an agent with real tools."""
