@@ -1,7 +1,7 @@
 """What plugin authors test with: a conformance class a kind of plugin, and a plugin that allows all.
 
-Names are imported when first used, so that pytest, which loads ``meshflow.testing.pytest_plugin`` in every project of an
-environment that has meshflow, starts as fast as without it.
+Names are imported when first used: pytest loads ``meshflow.testing.pytest_plugin`` wherever meshflow is installed, and
+must start as fast as without it.
 """
 
 from __future__ import annotations
