@@ -186,6 +186,13 @@ async def test_a_revocation_file_that_is_wrong_denies_all_until_it_is_mended(con
     assert await gate.code(token(FIRST, "t2")) == "revoked"
 
 
+async def test_a_revoked_token_is_not_bound(tmp_path: Path) -> None:
+    write(tmp_path / "revoked.json", {"tokens": ["t1"]})
+    gate = Gate(tmp_path, keys=[{"jwk": jwk(FIRST)}], revocation_file="revoked.json")
+    assert await gate.code(token(FIRST)) == "revoked"
+    assert len(gate.plugin._bindings) == 0
+
+
 async def test_a_local_agent_can_be_revoked(tmp_path: Path) -> None:
     write(tmp_path / "revoked.json", {"subjects": ["local"]})
     plugin = IdentityPlugin(IdentitySettings(revocation_file="revoked.json"), Host(base=tmp_path))

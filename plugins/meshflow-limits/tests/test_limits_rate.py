@@ -260,26 +260,43 @@ async def test_more_keys_than_allowed_are_refused_until_others_are_free() -> Non
     assert await admitted(limits, step(clock, run="3"))
 
 
-@settings(max_examples=60, deadline=None)
+WAITS = st.sampled_from(["early", "due"]) | st.integers(0, 10**6) | st.integers(0, 10 * SECOND)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     count=st.integers(1, 1000),
     seconds=st.integers(1, 90),
     burst=st.integers(1, 40),
-    gaps=st.lists(st.one_of(st.just(0), st.integers(0, 10**6), st.integers(0, 10 * SECOND)), max_size=150),
+    tries=st.lists(st.tuples(st.sampled_from("abc"), st.just(0) | WAITS), max_size=150),
 )
 def test_never_more_than_the_burst_and_the_rate_in_any_span(
-    count: int, seconds: int, burst: int, gaps: list[int]
+    count: int, seconds: int, burst: int, tries: list[tuple[str, int | str]]
 ) -> None:
     store, limit = MemoryRateStore(10), rule(f"{count}/{seconds}s", burst)
-    now, times = 0, []
-    for gap in gaps:
-        now += gap
-        if run_now(store.acquire([(limit, ())], now, consume=True)).refused_by is None:
-            times.append(now)
-    for first in range(len(times)):
-        for last in range(first, len(times)):
-            span = times[last] - times[first]
-            assert last - first + 1 <= burst + Fraction(span * count, seconds * SECOND)
+    now, told = 0, 0
+    times: dict[str, list[int]] = {key: [] for key in "abc"}
+    for key, wait in tries:
+        now += wait if isinstance(wait, int) else max(0, told - (wait == "early"))
+        answer = run_now(store.acquire([(limit, (key,))], now, consume=True))
+        told = answer.retry_after_ns
+        if answer.refused_by is None:
+            times[key].append(now)
+    for passed in times.values():
+        for first in range(len(passed)):
+            for last in range(first, len(passed)):
+                span = passed[last] - passed[first]
+                assert last - first + 1 <= burst + Fraction(span * count, seconds * SECOND)
+
+
+async def test_time_without_steps_saves_up_no_more_than_the_burst_for_a_key_that_was_not_dropped() -> None:
+    store, limit = MemoryRateStore(10), rule("1/1s", burst=5)
+    for key, times in (("busy", 5), ("rare", 1)):
+        for _ in range(times):
+            await store.acquire([(limit, (key,))], 0, consume=True)
+    answers = [await store.acquire([(limit, ("rare",))], 4 * SECOND, consume=True) for _ in range(10)]
+    assert store.keys_followed() == 2
+    assert [answer.refused_by for answer in answers].count(None) == 5
 
 
 @settings(max_examples=60, deadline=None)

@@ -52,7 +52,7 @@ class MemoryRateStore:
             room = now + tolerance - arrival
             if room < 0:
                 wait_ns = -(room // rule.count)
-                if wait_ns > longest_wait_ns:
+                if refused is None or wait_ns > longest_wait_ns:
                     refused, longest_wait_ns = rule, wait_ns
             remaining[rule.name] = max(0, room // rule.period_ns)
             arrivals.append(arrival)
