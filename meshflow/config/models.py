@@ -78,7 +78,6 @@ def _version(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_unique)]
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]
-Number = Annotated[int, BeforeValidator(_number)]
 TenantId = Annotated[str, AfterValidator(_tenant_id)]
 Raw = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 
@@ -100,7 +99,7 @@ class StageConfig(_Model):
     use: SomeNames | None = Field(None, description="Plugins that provide the stage, in order, instead of the default.")
     also_shadow: Names = Field((), description="Plugins that answer beside it, recorded and never enforced.")
     mode: Literal["enforce", "shadow", "disabled"] = Field("enforce", description="Whether the stage's answer counts.")
-    timeout_ms: Annotated[Number, Field(gt=0, le=86_400_000)] | None = Field(
+    timeout_ms: Annotated[int, Field(gt=0, le=86_400_000), BeforeValidator(_number)] | None = Field(
         None, description="Milliseconds after which the stage denies."
     )
     unsafe: bool = Field(False, description="Permits mode disabled on a protected stage; each record says so.")
@@ -118,7 +117,7 @@ class StageConfig(_Model):
 class ApprovalsConfig(_Model):
     """How long an approval may be waited for."""
 
-    expires_s: Annotated[Number, Field(gt=0, le=315_360_000)] = Field(
+    expires_s: Annotated[int, Field(gt=0, le=315_360_000), BeforeValidator(_number)] = Field(
         86_400, description="Seconds after which a pending approval expires and its step is denied."
     )
 

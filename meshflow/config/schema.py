@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from meshflow.config.models import SECTIONS, TENANT_ID, TENANT_SECTIONS, ApprovalsConfig, PluginsConfig, StageConfig
 from meshflow.config.settings import shorthand_of
@@ -18,6 +19,7 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE: Schema = {"type": "string", "pattern": r"\$\{"}
 _NULL: Schema = {"type": "null"}
 _SCALARS = frozenset({"integer", "number", "boolean"})
+_POINTER = "/~:$@!&'()*+,;=."
 _UNSAFE = {"mode": {"const": "disabled"}}
 _ABOUT = {
     "ledger": "Where records are kept.",
@@ -33,17 +35,17 @@ def config_schema(plugins: PluginTypes) -> Schema:
 
     Where a number, a word of a list or a pattern is expected, ``${NAME}`` is accepted too.
     """
+    # Keys of definitions: ``rego`` for a plugin's settings, ``rego:Rule`` for its models, ``:limits`` for a section.
     definitions: Schema = {}
-    settings = {name: _settings_schema(name, plugin, definitions) for name, plugin in plugins.items()}
-    sections = {name: _section(name, plugins, settings) for name in SECTIONS}
-    tenant = {name: sections[name] for name in TENANT_SECTIONS}
+    keys = {name: _define_settings(name, plugin, definitions) for name, plugin in plugins.items()}
+    definitions.update({f":{name}": _section(name, plugins, keys, definitions) for name in SECTIONS})
     properties = {
         "version": {"const": 1, "description": "The version of this file's form."},
-        **sections,
-        "stages": _optional({name: _stage(stage, plugins) for name, stage in _by_name(STAGES)}),
-        "plugins": _plugins(settings),
+        **{name: _reference(f":{name}") for name in SECTIONS},
+        "stages": _optional({stage.name: _stage(stage, plugins) for stage in STAGES}, "The fifteen stages."),
+        "plugins": _plugins(keys),
         "approvals": _or_null(ApprovalsConfig.model_json_schema()),
-        "tenants": _tenants(tenant, plugins, settings),
+        "tenants": _tenants(plugins, keys, definitions),
     }
     schema = {"title": "meshflow.yaml", **_object(properties), "$defs": definitions}
     return {"$schema": _DRAFT, **_with_references(schema)}
@@ -56,10 +58,6 @@ def provides(plugin: type[Plugin[Any]], stage: Stage) -> bool:
         if isinstance(options, dict) and (options.get("specname") or name) == stage.hook:
             return True
     return False
-
-
-def _by_name(stages: tuple[Stage, ...]) -> list[tuple[str, Stage]]:
-    return [(stage.name, stage) for stage in stages]
 
 
 def _object(properties: Schema, description: str = "") -> Schema:
@@ -75,50 +73,56 @@ def _optional(properties: Schema, description: str = "") -> Schema:
     return _or_null(_object(properties, description))
 
 
-def _settings_schema(name: str, plugin: type[Plugin[Any]], definitions: Schema) -> Schema:
-    """Return the plugin's settings with references to ``definitions``, where its own definitions are put."""
-    prefix = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    schema = plugin.settings_type.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+def _reference(key: str, *below: str) -> Schema:
+    path = "/".join(part.replace("~", "~0").replace("/", "~1") for part in ("$defs", key, *below))
+    return {"$ref": f"#/{quote(path, safe=_POINTER)}"}
+
+
+def _define_settings(name: str, plugin: type[Plugin[Any]], definitions: Schema) -> str:
+    """Put the plugin's settings and their models among the definitions and return the key of the settings."""
+    key = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    while key in definitions:
+        key += "_"
+    schema = plugin.settings_type.model_json_schema(ref_template=f"#/$defs/{key}:{{model}}")
     own = schema.pop("$defs", {})
-    definitions.update({f"{prefix}.{key}": value for key, value in own.items()})
+    definitions.update({f"{key}:{model}": value for model, value in own.items()})
     if "$ref" in schema:  # a model that refers to itself
-        schema = dict(own[schema["$ref"].removeprefix(f"#/$defs/{prefix}.")])
+        schema = dict(own[schema["$ref"].removeprefix(f"#/$defs/{key}:")])
     if plugin.section is not None:
         schema.pop("required", None)  # what is required may stand in the section
-    return schema
+    definitions[key] = schema
+    return key
 
 
-def _section(section: str, plugins: PluginTypes, settings: Mapping[str, Schema]) -> Schema:
+def _section(section: str, plugins: PluginTypes, keys: Mapping[str, str], definitions: Schema) -> Schema:
     """Return what a top-level section may hold: the settings of every plugin that reads it."""
+    readers = [(keys[name], plugin) for name, plugin in plugins.items() if plugin.section == section]
+    if not readers:
+        return {**_NULL, "description": "No installed plugin reads this section."}
     choices: dict[str, list[Schema]] = {}
+    seen: dict[str, list[Schema]] = {}
     short: list[Schema] = []
-    closed = True
-    for name, plugin in plugins.items():
-        if plugin.section != section:
-            continue
-        properties = settings[name].get("properties", {})
-        closed = closed and settings[name].get("additionalProperties", False) is False
-        for key, schema in properties.items():
-            if schema not in choices.setdefault(key, []):
-                choices[key].append(schema)
-        field = shorthand_of(plugin)
-        if field in properties:
-            short.append(properties[field])
-    properties = {key: found[0] if len(found) == 1 else {"anyOf": found} for key, found in choices.items()}
-    whole = {**_object(properties, _ABOUT[section]), "additionalProperties": not closed}
+    for key, plugin in readers:
+        for field, schema in definitions[key].get("properties", {}).items():
+            if schema not in seen.setdefault(field, []):
+                seen[field].append(schema)
+                choices.setdefault(field, []).append(_reference(key, "properties", field))
+        stands_for = shorthand_of(plugin)
+        if stands_for is not None:
+            short.append({"allOf": [_reference(key, "properties", stands_for), {"not": {"type": "object"}}]})
+    properties = {field: found[0] if len(found) == 1 else {"anyOf": found} for field, found in choices.items()}
+    closed = all(definitions[key].get("additionalProperties", False) is False for key, _ in readers)
+    whole = {**_object(properties), "additionalProperties": not closed}
     return {"anyOf": [whole, *short, _NULL], "description": _ABOUT[section]}
 
 
-def _plugins(settings: Mapping[str, Schema], *, tenant: bool = False) -> Schema:
-    reserved: Schema = {}
-    if not tenant:
-        fields = PluginsConfig.model_fields
-        allow, disable = fields["allow"].description, fields["disable"].description
-        reserved = {
-            "allow": {**_names([], empty=False), "description": allow},
-            "disable": {**_names([]), "description": disable},
-        }
-    own = {name: _or_null(schema) for name, schema in settings.items()}
+def _plugins(keys: Mapping[str, str]) -> Schema:
+    fields = PluginsConfig.model_fields
+    reserved = {
+        "allow": {**_names([], empty=False), "description": fields["allow"].description},
+        "disable": {**_names([]), "description": fields["disable"].description},
+    }
+    own = {name: _or_null(_reference(key)) for name, key in keys.items()}
     return _optional({**own, **reserved}, "Settings by plugin's name.")
 
 
@@ -156,22 +160,23 @@ def _stage(stage: Stage, plugins: PluginTypes, *, tenant: bool = False) -> Schem
     return {"anyOf": [*use["anyOf"], whole]}
 
 
-def _tenants(sections: Schema, plugins: PluginTypes, settings: Mapping[str, Schema]) -> Schema:
+def _tenants(plugins: PluginTypes, keys: Mapping[str, str], definitions: Schema) -> Schema:
     # Stages 1 and 2 find out who the tenant is, so they are the same for all.
-    stages = {name: _stage(stage, plugins, tenant=True) for name, stage in _by_name(STAGES[2:])}
-    # What a tenant leaves out comes from the base.
-    parts = {name: _without(schema, "required") for name, schema in settings.items()}
-    entry = _optional({**sections, "stages": _optional(stages), "plugins": _plugins(parts, tenant=True)})
+    stages = {stage.name: _stage(stage, plugins, tenant=True) for stage in STAGES[2:]}
+    own: Schema = {}
+    for name, key in keys.items():
+        settings = definitions[key]
+        # What a tenant leaves out comes from the base.
+        partial = {part: value for part, value in settings.items() if part != "required"}
+        own[name] = _or_null(partial if "required" in settings else _reference(key))
+    sections = {name: _reference(f":{name}") for name in TENANT_SECTIONS}
+    entry = _optional({**sections, "stages": _optional(stages), "plugins": _optional(own)})
     return _or_null({
         "type": "object",
         "description": "What differs by tenant; a tenant may only tighten what the base enforces.",
         "propertyNames": {"pattern": f"^{TENANT_ID}$"},
         "additionalProperties": entry,
     })  # fmt: skip
-
-
-def _without(schema: Schema, key: str) -> Schema:
-    return {name: value for name, value in schema.items() if name != key}
 
 
 def _with_references(schema: Any) -> Any:

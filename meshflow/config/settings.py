@@ -26,7 +26,7 @@ def plugin_settings(
 
     ``plugins.<name>`` and the section that the plugin names must not set the same key. Of a section, a plugin takes the
     keys that its settings have; ``check_sections`` finds those that nobody takes. A section that is no mapping stands
-    for the field that the settings type names as ``shorthand``, by default the section's own name.
+    for one field: see ``shorthand_of``.
     """
     view = config if tenant is None else config.merged_with(tenant)
     own = view.plugins.get(plugin_name, {})
@@ -68,9 +68,15 @@ def unknown_plugin_settings(config: Config, known_names: Iterable[str]) -> None:
 
 
 def shorthand_of(plugin_type: type[Plugin[Any]]) -> str | None:
-    """Return the field that the plugin's section stands for when it is a list or a single value."""
-    name = getattr(plugin_type.settings_type, "shorthand", plugin_type.section)
-    return name if isinstance(name, str) and name in field_names(plugin_type.settings_type) else None
+    """Return the field that the plugin's section stands for when it is a list or a single value.
+
+    It is the one that the settings type names in the class variable ``shorthand``, else the field called as the section
+    is, else ``path``; None when there is none.
+    """
+    known = field_names(plugin_type.settings_type)
+    named = getattr(plugin_type.settings_type, "shorthand", None)
+    choices = (plugin_type.section, "path") if named is None else (named,)
+    return next((name for name in choices if name in known), None)
 
 
 def _from_section(view: Config, plugin_type: type[Plugin[Any]]) -> Iterator[tuple[str, Any, SettingPath]]:

@@ -52,8 +52,12 @@ def test_everything_that_is_set_is_there() -> None:
     assert (config.allow, config.disable) == (("rego", "cedar"), ("presidio",))
     assert config.plugins == {"rego": {"bundle": "policies"}}
     assert config.sections == {
-        "ledger": "runs.db", "profiles": ["soc2"], "limits": {"rates": []}, "telemetry": {"a": 1.5}, "tools": {"b": True},
-    }  # fmt: skip
+        "ledger": "runs.db",
+        "profiles": ["soc2"],
+        "limits": {"rates": []},
+        "telemetry": {"a": 1.5},
+        "tools": {"b": True},
+    }
     assert config.approvals.expires_s == 60
     assert list(config.tenants) == ["acme"]
 
@@ -163,8 +167,16 @@ def test_a_thousand_wrong_settings_are_summed_up() -> None:
 def test_dates_stay_text_and_plain_numbers_are_numbers() -> None:
     config = parse("limits: {since: 2026-01-02, n: -12, f: -1.5, u: 1_000, x: 0x1F, e: 1.5e+3, y: yes, z: ~, p: 12:99}")
     assert config.sections["limits"] == {
-        "since": "2026-01-02", "n": -12, "f": -1.5, "u": 1_000, "x": 31, "e": 1500.0, "y": True, "z": None, "p": "12:99",
-    }  # fmt: skip
+        "since": "2026-01-02",
+        "n": -12,
+        "f": -1.5,
+        "u": 1_000,
+        "x": 31,
+        "e": 1500.0,
+        "y": True,
+        "z": None,
+        "p": "12:99",
+    }
 
 
 def test_aliases_and_merge_keys_are_expanded_and_keep_their_lines() -> None:

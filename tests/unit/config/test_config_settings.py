@@ -48,7 +48,6 @@ class RegoPlugin(Plugin[RegoSettings]):
 
 
 class LedgerSettings(Settings):
-    shorthand: ClassVar[str] = "path"
     path: str = "default.db"
     batch: int = 1
 
@@ -65,6 +64,17 @@ class ProfilesSettings(Settings):
 class CompliancePlugin(Plugin[ProfilesSettings]):
     settings_type = ProfilesSettings
     section = "profiles"
+
+
+class CollectorSettings(Settings):
+    shorthand: ClassVar[str] = "url"
+    url: str = ""
+    path: str = ""
+
+
+class CollectorPlugin(Plugin[CollectorSettings]):
+    settings_type = CollectorSettings
+    section = "telemetry"
 
 
 class RiskSettings(Settings):
@@ -186,6 +196,8 @@ def test_a_value_stands_for_the_field_that_the_settings_name() -> None:
     assert plugin_settings(load("ledger: a.db"), "ledger", LedgerPlugin) == LedgerSettings(path="a.db")
     settings = plugin_settings(load("profiles: [soc2, gdpr]"), "compliance", CompliancePlugin)
     assert settings == ProfilesSettings(profiles=("soc2", "gdpr"))
+    settings = plugin_settings(load("telemetry: http://x"), "collector", CollectorPlugin)
+    assert settings == CollectorSettings(url="http://x")
     assert refused("\nledger: [a]", "ledger", LedgerPlugin) == ["meshflow.yaml:2: ledger: should be text, not a list"]
     assert refused("profiles: [a, 1]", "compliance", CompliancePlugin) == [
         "meshflow.yaml:1: profiles[1]: should be text, not 1"
