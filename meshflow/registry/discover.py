@@ -66,12 +66,15 @@ def import_plugin(found: Found) -> type[Plugin[Any]]:
     if found.shadowed_by:
         raise ConfigError(
             f"the plugin name {found.name!r} is claimed by {[found.distribution, *found.shadowed_by]}; "
-            "uninstall all but one of them"
+            f"uninstall all but one of them, or name it in plugins.disable: [{found.name}]"
         )
     try:
         loaded = EntryPoint(found.name, found.target, GROUP).load()
     except Exception as error:
-        raise PluginError(f"{origin}: importing {found.target} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"{origin}: importing {found.target} failed: {type(error).__name__}: {error}; "
+            f"mend or uninstall it, or name it in plugins.disable: [{found.name}]"
+        ) from error
     if not isinstance(loaded, type) or not issubclass(loaded, Plugin):
         raise PluginError(f"{origin}: {found.target} must be a subclass of meshflow.plugin.Plugin, not {loaded!r}")
     return loaded

@@ -44,18 +44,29 @@ def hooks_of(name: str, plugin: Plugin[Any]) -> Mapping[str, Hook]:
     except pluggy.PluginValidationError as error:
         raise PluginError(f"plugin {name!r}: {error}") from error
     hooks = {
-        caller.name: _checked(name, implementation)
+        caller.name: _checked(name, caller.name, implementation)
         for caller in manager.get_hookcallers(plugin) or ()
         for implementation in caller.get_hookimpls()
     }
-    _refuse_unmarked(name, plugin, hooks)
-    if not hooks:
-        raise PluginError(f"plugin {name!r} has no hook; mark at least one method with @hookimpl")
+    declared_hooks(name, type(plugin))
     return hooks
 
 
-def _checked(name: str, implementation: pluggy.HookImpl) -> Hook:
-    hook = implementation.opts.get("specname") or implementation.function.__name__
+def declared_hooks(name: str, plugin_type: type[Plugin[Any]]) -> frozenset[str]:
+    """Return the names of the hooks that a class marks, without making it; raise PluginError for one unmarked."""
+    marked: set[str] = set()
+    for attribute in dir(plugin_type):
+        options = getattr(inspect.getattr_static(plugin_type, attribute), f"{PROJECT}_impl", None)
+        if options is not None:
+            marked.add(options.get("specname") or attribute)
+        elif attribute in _HOOK_NAMES and callable(getattr(plugin_type, attribute)):
+            raise PluginError(f"plugin {name!r}: {attribute} is not marked with @hookimpl and would never be called")
+    if not marked:
+        raise PluginError(f"plugin {name!r} has no hook; mark at least one method with @hookimpl")
+    return frozenset(marked)
+
+
+def _checked(name: str, hook: str, implementation: pluggy.HookImpl) -> Hook:
     where = f"plugin {name!r}: {hook}"
     if implementation.hookwrapper or implementation.wrapper:
         raise PluginError(f"{where}: wrapper=True cannot see an async answer; implement wrap_stage instead")
@@ -72,10 +83,3 @@ def _checked(name: str, implementation: pluggy.HookImpl) -> Hook:
     if is_async and hook in _SYNC_ONLY:
         raise PluginError(f"{where}: must be a plain def; it is called when the pipeline is compiled")
     return Hook(hook, implementation.function, tuple(implementation.argnames), is_async)
-
-
-def _refuse_unmarked(name: str, plugin: Plugin[Any], hooks: Mapping[str, Hook]) -> None:
-    functions = {hook.function.__name__ for hook in hooks.values()}
-    for hook in _HOOK_NAMES:
-        if hook not in functions and callable(getattr(type(plugin), hook, None)):
-            raise PluginError(f"plugin {name!r}: {hook} is not marked with @hookimpl and would never be called")

@@ -12,7 +12,7 @@ from meshflow.config.settings import plugin_settings
 from meshflow.errors import ConfigError, PluginError
 from meshflow.plugin.base import Host, Plugin
 from meshflow.registry.discover import Found, discover, import_plugin
-from meshflow.registry.hooks import Hook, hooks_of
+from meshflow.registry.hooks import Hook, declared_hooks, hooks_of
 from meshflow.registry.manifest import FIRST_PARTY, FIRST_PARTY_DISTRIBUTIONS
 
 IN_PROCESS = "in-process"
@@ -78,6 +78,12 @@ class Shelf:
             for name in sorted(self.found)
             if name not in self.given and self.found[name].distribution not in FIRST_PARTY_DISTRIBUTIONS
         )
+
+    def serves(self, name: str, hook: str) -> bool:
+        """Return whether a plugin has a hook. An installed one is not made for that: unwanted, it needs no settings."""
+        if name in self.given:
+            return hook in self.provider(name).hooks
+        return hook in declared_hooks(name, self._class(name, ""))
 
     def provider(self, name: str, where: str = "") -> Provider:
         """Return a plugin by name, made once; ``where`` is the setting that asked for it."""

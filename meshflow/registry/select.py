@@ -135,7 +135,7 @@ def _one(stage: Stage, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _implementing(stage: Stage, names: tuple[str, ...], shelf: Shelf) -> tuple[str, ...]:
-    return tuple(name for name in names if stage.hook in shelf.provider(name).hooks)
+    return tuple(name for name in names if shelf.serves(name, stage.hook))
 
 
 def _with_hook(shelf: Shelf, name: str, stage: Stage, where: str) -> Provider:
