@@ -35,8 +35,10 @@ class RecorderConformance(PluginConformance):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.stage != AUDIT.name:  # stage 15 counts what it is given, and writes no intents
+        if cls.stage != AUDIT.name:  # stage 15 counts what it is given, may lose it, and writes no intents
             cls.test_audit_provider_records_intents = None  # type: ignore[assignment,method-assign]
+            cls.test_record_is_kept_before_the_hook_returns = None  # type: ignore[assignment,method-assign]
+            cls.test_failing_storage_raises = None  # type: ignore[assignment,method-assign]
             cls.test_same_record_twice_is_kept_once = None  # type: ignore[assignment,method-assign]
             cls.test_record_that_contradicts_another_is_refused = None  # type: ignore[assignment,method-assign]
 

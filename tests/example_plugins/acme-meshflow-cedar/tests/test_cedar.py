@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ def refund(amount: object) -> NodeInput:
 
 def decide(step: NodeInput, principal: Principal | None = OPS, **settings: Any) -> Decision:
     plugin = CedarPolicy(CedarSettings(**settings or {"policies": POLICIES}))
-    return plugin.evaluate_policy(context_for(step, identity_verification=principal))
+    return asyncio.run(plugin.evaluate_policy(context_for(step, identity_verification=principal)))
 
 
 def test_permit_names_the_policy_that_matched() -> None:
@@ -93,7 +94,8 @@ def test_user_of_the_entities_file_has_the_roles_of_the_file(tmp_path: Path) -> 
     (tmp_path / "entities.json").write_text('[{"uid": {"type": "User", "id": "alice"}, "attrs": {}, "parents": []}]')
     settings = CedarSettings(policies=POLICIES, entities_file=Path("entities.json"))
     plugin = CedarPolicy(settings, Host(base=tmp_path))
-    assert plugin.evaluate_policy(context_for(read(), identity_verification=OPS)).code == "policy_evaluation.denied"
+    decision = asyncio.run(plugin.evaluate_policy(context_for(read(), identity_verification=OPS)))
+    assert decision.code == "policy_evaluation.denied"
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ class CedarPolicy(Plugin[CedarSettings]):
         return self._digest
 
     @hookimpl
-    def evaluate_policy(self, context: StepContext) -> Decision:
-        """Ask Cedar; some twenty microseconds of computing, so a plain function."""
+    async def evaluate_policy(self, context: StepContext) -> Decision:
+        """Ask Cedar, which takes some twenty microseconds: too short to leave the event loop for."""
         principal = context.principal
         if principal is None:
             return Decision.deny(codes.NO_PRINCIPAL, "stage 1 left no principal; enable an identity provider")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +9,7 @@ from meshflow.plugin import Principal, StepContext
 
 MAX_DEPTH = 32
 LARGEST = 2**63 - 1
+LARGEST_DECIMAL = 10**14
 PLACES = Decimal("0.0001")
 
 
@@ -75,9 +75,9 @@ def _key(key: object, place: str) -> str:
 
 
 def _decimal(value: float | Decimal, place: str) -> dict[str, Any]:
-    if not math.isfinite(value) or abs(value) > 10**14:
-        raise Unsupported(f"{place} holds a number that Cedar's decimal does not")
     exact = Decimal(str(value))
+    if not exact.is_finite() or abs(exact) > LARGEST_DECIMAL:
+        raise Unsupported(f"{place} holds a number that Cedar's decimal does not")
     if exact != exact.quantize(PLACES):
         raise Unsupported(f"{place} holds a number with more than four decimals")
     return {"__extn": {"fn": "decimal", "arg": f"{exact.quantize(PLACES):f}"}}
