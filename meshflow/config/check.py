@@ -70,8 +70,6 @@ def _check_providers(
                 yield Problem((*path, key), f"{name} is a reserved word under plugins, not a plugin")
             if name in document.plugins.disable:
                 yield Problem((*path, key), f"plugin {_name(name, path, source)} is listed in plugins.disable")
-            elif document.plugins.allow is not None and name not in document.plugins.allow:
-                yield Problem((*path, key), f"plugin {_name(name, path, source)} is not listed in plugins.allow")
 
 
 def _name(name: str, path: SettingPath, source: Source) -> str:

@@ -128,7 +128,9 @@ class PluginsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Raw]
 
-    allow: SomeNames | None = Field(None, description="Only these plugins may be used; unset, every installed one.")
+    allow: SomeNames | None = Field(
+        None, description="Only these may be used beside the default plugins; unset, every installed one."
+    )
     disable: Names = Field((), description="These plugins are never imported.")
 
     @model_validator(mode="before")
@@ -166,8 +168,9 @@ class Document(_Model):
 class Config:
     """meshflow.yaml, checked, with plugin settings still raw; values are not to be changed.
 
-    ``allow`` is None when every installed plugin may be used. ``sections`` holds ledger, limits, profiles, telemetry
-    and tools as far as they are set. ``tenant`` is the tenant's id in the two views of a tenant, which have no tenants.
+    ``allow`` names what may be used beside the default plugins; None is every installed plugin. ``sections`` holds
+    ledger, limits, profiles, telemetry and tools as far as they are set. ``tenant`` is the tenant's id in the two views
+    of a tenant, which have no tenants.
     """
 
     version: int = 1

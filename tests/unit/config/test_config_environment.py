@@ -154,8 +154,8 @@ def test_a_wrong_mode_from_the_environment_is_not_shown() -> None:
 
 
 def test_a_plugin_name_from_the_environment_is_not_shown() -> None:
-    text = "plugins:\n  allow: [x]\nstages:\n  sla_record: ${KEY}\n"
+    text = "plugins:\n  disable: [sk-live-0123456789]\nstages:\n  sla_record: ${KEY}\n"
     with pytest.raises(ConfigError) as caught:
         parse_config(text, base=Path(), environ={"KEY": SECRET})
-    assert "stages.sla_record.use: plugin from the environment is not listed in plugins.allow" in str(caught.value)
+    assert "stages.sla_record.use: plugin from the environment is listed in plugins.disable" in str(caught.value)
     assert SECRET not in str(caught.value)

@@ -115,12 +115,12 @@ def load(text: str) -> Config:
     return parse_config(text, base=Path(), environ={})
 
 
-def test_a_provider_must_be_allowed_and_not_disabled() -> None:
+def test_a_provider_must_not_be_disabled() -> None:
     with pytest.raises(ConfigError, match=r":2: stages.sla_record.use: plugin 'x' is listed in plugins.disable"):
         load("plugins: {disable: [x]}\nstages: {sla_record: x}")
-    with pytest.raises(ConfigError, match=r"stages.sla_record.also_shadow: plugin 'x' is not listed in plugins.allow"):
-        load("plugins: {allow: [y]}\nstages: {sla_record: {also_shadow: x}}")
-    load("plugins: {allow: [x]}\nstages: {sla_record: x}")
+    with pytest.raises(ConfigError, match=r"stages.sla_record.also_shadow: plugin 'x' is listed in plugins.disable"):
+        load("plugins: {disable: [x]}\nstages: {sla_record: {also_shadow: x}}")
+    load("plugins: {disable: [y]}\nstages: {sla_record: x}")
 
 
 def test_configuration_is_frozen_and_its_repr_shows_no_settings() -> None:
