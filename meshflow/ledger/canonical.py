@@ -51,7 +51,7 @@ def canonical_bytes(value: Any) -> bytes:
 def _sound(value: Any) -> bool:
     """Say whether all types, keys and the depth are inside the profile; level by level, so that a cycle ends."""
     level, nodes = [value], 0
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             kind = type(item)

@@ -69,6 +69,10 @@ class ReplayLedger:
     ) -> None:
         await self.aclose()
 
+    async def open(self) -> None:
+        """Open the file for writing and make it if need be, which otherwise the first write does."""
+        await self._store.open()
+
     async def aclose(self) -> None:
         """Write out what was handed in, then close. A closed ledger stays closed."""
         await self._store.aclose()

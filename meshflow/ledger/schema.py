@@ -64,6 +64,10 @@ BEGIN SELECT RAISE(ABORT, 'a payload goes only with an erasure entry'); END;
 """
 
 
+class EmptyFileError(LedgerError):
+    """The file is there and holds nothing, as while another process makes the ledger; it reads as an empty one."""
+
+
 def open_writer(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     """Open the file for writing, and make it if it is not there; LedgerError says why it cannot be."""
     deadline = time.monotonic() + busy_timeout_ms / 1_000
@@ -165,10 +169,11 @@ def open_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
             connection = sqlite3.connect(
                 uri, uri=True, isolation_level=None, timeout=busy_timeout_ms / 1_000, check_same_thread=False
             )
-            if not check_version(connection, path):
-                raise LedgerError(f"{path} is not a meshflow ledger, or an empty one")
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            return connection
+            if check_version(connection, path):
+                return connection
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")
+            raise EmptyFileError(f"{path} holds nothing yet")
         except sqlite3.Error as error:
             failure = error
             if connection is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
-from meshflow.ledger.schema import explain, open_reader
+from meshflow.ledger.schema import EmptyFileError, explain, open_reader
 from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.verify import unknown_run, verify_run
 from meshflow.ledger.writer import GroupWriter
@@ -44,6 +44,10 @@ class SqliteStore:
         self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
         self._reader: Reader | None = None
         self._closed = False
+
+    async def open(self) -> None:
+        """Open the file for writing, and make it if it is not there."""
+        await self._writer.run(self._appender.open)
 
     async def admit(self) -> None:
         """Wait until there is room for one more entry."""
@@ -156,7 +160,10 @@ class SqliteStore:
     def _verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
         if not self._path.exists():
             return unknown_run(run_id)
-        connection = open_reader(self._path, self._busy_timeout_ms)
+        try:
+            connection = open_reader(self._path, self._busy_timeout_ms)
+        except EmptyFileError:
+            return unknown_run(run_id)
         try:
             return verify_run(connection, run_id, tenant)
         except sqlite3.Error as error:
@@ -169,7 +176,10 @@ class SqliteStore:
         return _grouped(rows)
 
     async def _fetch(self, sql: str, parameters: dict[str, Any]) -> Iterable[Any]:
-        reader = await self._open()
+        try:
+            reader = await self._reading()
+        except EmptyFileError:
+            return ()
         if reader is None:
             return ()
         try:
@@ -177,7 +187,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
-    async def _open(self) -> Reader | None:
+    async def _reading(self) -> Reader | None:
         if self._closed:
             raise LedgerError("the ledger is closed")
         if self._reader is None and self._path.exists():

@@ -18,6 +18,10 @@ class LedgerStore(Protocol):
     commit is a LedgerError for all that were in it. Every read takes a tenant, and with one shows nothing of others.
     """
 
+    async def open(self) -> None:
+        """Open for writing now rather than on first use."""
+        ...
+
     async def admit(self) -> None:
         """Wait until there is room for one more entry; called before the entry is encoded."""
         ...
