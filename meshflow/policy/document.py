@@ -98,7 +98,7 @@ def _estimate(step: NodeInput) -> dict[str, Any]:
 
 
 def _tier(risk: RiskTier | str | None) -> str | None:
-    return risk.label if isinstance(risk, RiskTier) else risk
+    return risk.label if isinstance(risk, RiskTier) else risk.lower() if isinstance(risk, str) else None
 
 
 def _labels(labels: TaintLabels | None) -> dict[str, str] | None:

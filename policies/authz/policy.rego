@@ -1,4 +1,4 @@
-# Stage 5, policy evaluation: who may do what, when, and for how much. Risk and labels are not known yet; see tools.rego.
+# Stage 5, policy evaluation: who may do what, when, and for how much. Risk and labels come later; see tools.rego.
 #
 # Everything is allowed that no rule below refuses. To add a rule, add a `denials contains ... if { ... }`.
 package meshflow.policy
