@@ -65,6 +65,7 @@ class RecorderConformance(PluginConformance):
         )
         context = steps.context_at(self.stage_under_test, step, subject.plugin.host.clock)
         context._state.recorded_input = record.input
+        context._state.started_us = record.started_us
         return context
 
     async def record(self, subject: Subject, record: StepRecord, *, intent: bool = True) -> Any:
