@@ -164,8 +164,8 @@ class StepState:
     """All that is known of one step while it runs; written by the kernel alone."""
 
     __slots__ = (
-        "approval", "attempt", "begun_ns", "clock", "facts", "fingerprint", "handed", "input", "obligations", "purpose",
-        "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
+        "approval", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input", "obligations",
+        "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
     )  # fmt: skip
 
     def __init__(
@@ -186,6 +186,7 @@ class StepState:
         self.purpose = Purpose.ENFORCE
         self.approval: Approval | None = None
         self.handed: Any = None
+        self.elapsed_ns = 0
         self.stream: StreamState | None = None
         self.touched = False
 

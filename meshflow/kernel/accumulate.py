@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshflow.facts import ComplianceProfile, Findings, RiskTier, TaintLabels
+from meshflow.facts import BudgetReservation, ComplianceProfile, Findings, RateLease, RiskTier, TaintLabels
 
 
 def join_facts(old: Any, new: Any) -> Any:
@@ -17,6 +17,15 @@ def join_facts(old: Any, new: Any) -> Any:
         return old.join(new)
     if isinstance(old, Findings):
         return Findings(old.items + new.items, tuple(sorted(set(old.not_covered) & set(new.not_covered))))
+    if isinstance(old, BudgetReservation):
+        return BudgetReservation(
+            f"{old.hold_id}+{new.hold_id}",
+            max(old.micro_usd, new.micro_usd),
+            max(old.tokens, new.tokens),
+            old.scopes + new.scopes,
+        )
+    if isinstance(old, RateLease):
+        return RateLease({**old.remaining, **new.remaining})
     if isinstance(old, ComplianceProfile):
         return ComplianceProfile(
             tuple(dict.fromkeys(old.names + new.names)),

@@ -14,13 +14,11 @@ from meshflow.step import StepState
 _FATAL = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-class Answer(NamedTuple):
-    """What a hook gave: its value, or what went wrong as a cause (``stage_error``, ``stage_timeout``) and a reason."""
+class Failure(NamedTuple):
+    """What went wrong in a hook: a cause (``stage_error``, ``stage_timeout``, ``invalid_decision``) and a reason."""
 
-    value: Any
-    elapsed_ns: int
-    cause: str = ""
-    reason: str = ""
+    cause: str
+    reason: str
 
 
 class _Rest(Awaitable[Any]):
@@ -51,15 +49,7 @@ class _StageTimeout(Exception):
     pass
 
 
-async def within(coroutine: CoroutineType[Any, Any, Any], seconds: float) -> Any:
-    """Await a coroutine with a time-out that costs nothing while the coroutine does not wait.
-
-    Most hooks only compute: they end at the first ``send``, and ``asyncio.timeout`` (2.5 to 3.8 us) is never set up.
-    """
-    try:
-        pending = coroutine.send(None)
-    except StopIteration as done:
-        return done.value
+async def _waiting(coroutine: CoroutineType[Any, Any, Any], pending: Any, seconds: float) -> Any:
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
@@ -70,11 +60,12 @@ async def within(coroutine: CoroutineType[Any, Any, Any], seconds: float) -> Any
         raise
 
 
-async def ask(binding: Binding, state: StepState, *args: Any) -> Answer:
-    """Call a binding. Cancellation of the caller passes through; all else comes back as an Answer.
+async def ask(binding: Binding, state: StepState, *args: Any) -> Any:
+    """Call a binding and return its answer, or a Failure. Cancellation of the caller passes through.
 
-    The clock judges again after the hook has answered: code that blocks the loop, or swallows the cancellation, slips
-    past ``asyncio.timeout``.
+    A time-out costs nothing while a hook does not wait: most end at the first ``send``, and ``asyncio.timeout`` (2.5 to
+    3.8 us) is never set up. The clock judges again after the hook has answered, since code that blocks the loop, or
+    swallows the cancellation, slips past ``asyncio.timeout``. ``state.elapsed_ns`` says how long it took.
     """
     if binding.wrapped:
         state.handed = UNANSWERED
@@ -82,26 +73,35 @@ async def ask(binding: Binding, state: StepState, *args: Any) -> Answer:
     try:
         value = binding.call(*args)
         if type(value) is CoroutineType:
-            value = await within(value, binding.timeout_s)
-    except _StageTimeout:
-        return Answer(None, perf_counter_ns() - begun, "stage_timeout", _too_late(binding))
-    except asyncio.CancelledError:
+            try:
+                pending = value.send(None)
+            except StopIteration as done:
+                value = done.value
+            else:
+                value = await _waiting(value, pending, binding.timeout_s)
+    except BaseException as error:
+        state.elapsed_ns = perf_counter_ns() - begun
+        return _failure(binding, error)
+    state.elapsed_ns = elapsed_ns = perf_counter_ns() - begun
+    if elapsed_ns > binding.timeout_ns:
+        return Failure("stage_timeout", _too_late(binding))
+    if binding.wrapped and value is not state.handed:
+        return Failure("invalid_decision", f"a wrapper around {binding.name} did not hand on its answer")
+    return value
+
+
+def _failure(binding: Binding, error: BaseException) -> Failure:
+    """Return what an exception of a hook means; raise it where it is the process's or the caller's, not the hook's."""
+    if isinstance(error, _StageTimeout):
+        return Failure("stage_timeout", _too_late(binding))
+    if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            raise
-        return Answer(None, perf_counter_ns() - begun, "stage_error", f"{binding.name} raised CancelledError")
-    except _FATAL:
-        raise
-    except BaseException as error:  # a panic of a native extension is a BaseException too
-        return Answer(None, perf_counter_ns() - begun, "stage_error", describe(binding.name, error))
-    elapsed_ns = perf_counter_ns() - begun
-    if elapsed_ns > binding.timeout_ns:
-        return Answer(None, elapsed_ns, "stage_timeout", _too_late(binding))
-    if binding.wrapped and value is not state.handed:
-        return Answer(
-            None, elapsed_ns, "invalid_decision", f"a wrapper around {binding.name} did not hand on its answer"
-        )
-    return Answer(value, elapsed_ns)
+            raise error
+        return Failure("stage_error", f"{binding.name} raised CancelledError")
+    if isinstance(error, _FATAL):
+        raise error
+    return Failure("stage_error", describe(binding.name, error))  # a panic of a native extension is no Exception
 
 
 def describe(name: str, error: BaseException) -> str:

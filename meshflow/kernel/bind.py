@@ -8,6 +8,7 @@ from types import CoroutineType
 from typing import Any
 
 from meshflow.errors import PluginError
+from meshflow.facts import FACT_OF_STAGE
 from meshflow.plugin.hookspecs import CallNext
 from meshflow.registry.hooks import Hook
 from meshflow.registry.providers import Provider
@@ -32,6 +33,8 @@ class Binding:
     """Third-party code: the input's digest is checked after it."""
     wrapped: bool
     meets: frozenset[str]
+    fact_type: type | None
+    needs_fact: bool
     tenant: str | None = None
 
 
@@ -58,6 +61,8 @@ def bind(
         watched=provider.third_party or wrapped is not None,
         wrapped=wrapped is not None,
         meets=type(provider.plugin).meets,
+        fact_type=FACT_OF_STAGE.get(stage.name),
+        needs_fact=stage.name in FACT_OF_STAGE and stage.silence_denies,
         tenant=tenant,
     )
 

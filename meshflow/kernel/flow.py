@@ -9,7 +9,7 @@ from typing import Any
 from meshflow.decision import Decision, Effect
 from meshflow.facts import RiskTier
 from meshflow.kernel.approve import objection, request_approval, same_principal
-from meshflow.kernel.ask import ask, describe
+from meshflow.kernel.ask import Failure, ask, describe
 from meshflow.kernel.core import Core
 from meshflow.kernel.finish import Ending, finish, to_the_end
 from meshflow.kernel.gate import Passage
@@ -104,8 +104,8 @@ class Flow:
         risk = state.facts.get("risk_classification")
         if risk is not None and risk <= RiskTier.READ_ONLY:
             return True
-        kept = await redact(passage.pipeline, state, {"input": state.input})
-        state.recorded_input = kept.fields["input"]
+        passage.kept = await redact(passage.pipeline, state, {"input": state.input})
+        state.recorded_input = passage.kept.fields["input"]
         for name, record_intent in passage.pipeline.intents:
             try:
                 waiting = record_intent(passage.context)
@@ -123,17 +123,17 @@ class Flow:
             self.execution = Execution(output=approval.held_output, cost_micro_usd=0)
             return
         self.executing = True
-        answer = await ask(passage.pipeline.execution, self.state, passage.context)
-        value = answer.value
-        if answer.cause:
-            value = Execution(failure_code=f"execution.{answer.cause}", failure_reason=answer.reason)
+        value = await ask(passage.pipeline.execution, self.state, passage.context)
+        elapsed_ns = self.state.elapsed_ns
+        if type(value) is Failure:
+            value = Execution(failure_code=f"execution.{value.cause}", failure_reason=value.reason)
         if type(value) is Execution:
             self.execution = value
             effect = Effect.DENY if value.failure_code else Effect.ALLOW
-            self._note_execution(effect, value.failure_code, value.failure_reason, answer.elapsed_ns)
+            self._note_execution(effect, value.failure_code, value.failure_reason, elapsed_ns)
         elif type(value) is Decision and value.effect is Effect.DENY:
             self.executing = False
-            self._note_execution(Effect.DENY, value.code, value.reason, answer.elapsed_ns)
+            self._note_execution(Effect.DENY, value.code, value.reason, elapsed_ns)
             passage.denial = (value.code, value.reason)
         else:
             name = passage.pipeline.execution.name
@@ -197,10 +197,14 @@ class Flow:
         ending.kept_output = output
         ending.executed = self.executing
         if self.executing:
-            hold = self.state.facts.get("budget_check")
-            known = self.execution.cost_micro_usd if self.execution is not None else None
-            ending.cost_micro_usd = known if known is not None else (hold.micro_usd if hold is not None else 0)
-            ending.tokens = self.execution.tokens if self.execution is not None else 0
+            hold, execution = self.state.facts.get("budget_check"), self.execution
+            if execution is not None:
+                ending.tokens = execution.tokens
+            if execution is not None and execution.cost_micro_usd is not None:
+                ending.cost_micro_usd = execution.cost_micro_usd
+            elif hold is not None:
+                ending.cost_micro_usd = hold.micro_usd
+                ending.tokens = max(ending.tokens, hold.tokens)
         return ending
 
     def _stopped(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from meshflow.decision import UNSET, Decision, Effect, Obligation
-from meshflow.facts import FACT_OF_STAGE
 from meshflow.kernel.accumulate import join_facts
-from meshflow.kernel.ask import Answer, ask
+from meshflow.kernel.ask import Failure, ask
 from meshflow.kernel.bind import Binding
 from meshflow.kernel.compile import CompiledStage, Pipeline
 from meshflow.kernel.digest import can_change, digest
+from meshflow.kernel.redact import Redacted
 from meshflow.record import StageResult
 from meshflow.stages import SENSITIVE_DATA, Kind
 from meshflow.step import Purpose, StepContext, StepState
@@ -25,7 +25,8 @@ class Passage:
     """One step on its way through the stages: its state, every answer so far, and what stopped it."""
 
     __slots__ = (
-        "context", "denial", "duties", "escalations", "explaining", "input_digest", "output", "pipeline", "results",
+        "context", "denial", "duties", "escalations", "explaining", "input_digest",
+        "kept", "output", "pipeline", "results",
         "state",
     )  # fmt: skip
 
@@ -38,16 +39,17 @@ class Passage:
         self.denial: tuple[str, str] | None = None
         self.duties: list[tuple[int, Obligation]] = []
         self.output: Any = None
+        self.kept: Redacted | None = None
         self.explaining = explaining
         self.input_digest = digest(state.input) if can_change(state.input) else None
 
     async def pass_stage(self, compiled: CompiledStage, *extra: Any) -> None:
         """Ask a stage's providers, then its shadows. After it, ``denial`` is set if the step may not go on."""
-        stage = compiled.stage
+        state = self.state
         for group in compiled.groups:
             answered = False
             for binding in group:
-                decision = self._settle(binding, await ask(binding, self.state, self.context, *extra))
+                decision = self._settle(binding, await ask(binding, state, self.context, *extra))
                 effect = decision.effect
                 if effect is _DENY:
                     self._deny(decision.code, decision.reason)
@@ -59,8 +61,8 @@ class Passage:
                         break
                 if extra and decision.replacement is not UNSET:
                     extra = (decision.replacement, *extra[1:])
-            if not answered and stage.silence_denies:
-                self._note_denial(stage.name, "kernel", f"{stage.name}.no_decision", "no provider gave an answer")
+            if not answered and compiled.stage.silence_denies:
+                self.deny(compiled.stage.name, "no_decision", "no provider gave an answer")
                 if not self.explaining:
                     return
         for binding in compiled.shadows:
@@ -72,16 +74,16 @@ class Passage:
 
     def unmet_duties(self) -> list[str]:
         """Return the obligations that no provider met which ran after they were laid on the step."""
-        ran: dict[str, int] = {}
-        numbers = {compiled.stage.name: compiled.stage.number for compiled in self._all_stages()}
-        for result in self.results:
-            if result.enforced:
-                ran[result.plugin] = max(ran.get(result.plugin, 0), numbers.get(result.stage, 0))
-        meets = {binding.name: binding.meets for compiled in self._all_stages() for binding in compiled.bindings}
+        if not self.duties:
+            return []
+        stages = self._all_stages()
+        numbers = {compiled.stage.name: compiled.stage.number for compiled in stages}
+        meets = {binding.name: binding.meets for compiled in stages for binding in compiled.bindings}
+        last_run = {one.plugin: numbers.get(one.stage, 0) for one in self.results if one.enforced}
         return [
             duty.name
             for number, duty in self.duties
-            if not any(duty.name in meets.get(name, ()) and last > number for name, last in ran.items())
+            if not any(duty.name in meets.get(name, ()) and last > number for name, last in last_run.items())
         ]
 
     def _all_stages(self) -> tuple[CompiledStage, ...]:
@@ -89,37 +91,35 @@ class Passage:
 
     async def _ask_shadow(self, binding: Binding, extra: tuple[Any, ...]) -> None:
         state = self.state.look(Purpose.SHADOW)
-        answer = await ask(binding, state, StepContext(state), *extra)
-        self._check_input(binding)
-        decision, cause, reason = _judge(binding, answer, state)
-        if decision is None:
-            decision = Decision.deny(f"{binding.stage.name}.{cause}", reason)
-        self._note(binding, decision, answer.elapsed_ns, enforced=False)
+        decision = _judged(binding, await ask(binding, state, StepContext(state), *extra), state)
+        if binding.watched and self._input_changed():
+            self.deny(binding.stage.name, "input_mutated", f"{binding.name}, a shadow, changed the step's input")
+        self._note(binding, decision, state.elapsed_ns, enforced=False)
 
-    def _settle(self, binding: Binding, answer: Answer) -> Decision:
+    def _settle(self, binding: Binding, answer: Any) -> Decision:
         """Judge an enforced answer, note it, and apply what it carries."""
-        decision, cause, reason = _judge(binding, answer, self.state)
-        if decision is not None and binding.watched and self._input_changed():
-            decision, cause, reason = None, "input_mutated", f"{binding.name} changed the step's input in place"
-        if decision is None:
-            decision = Decision.deny(f"{binding.stage.name}.{cause}", reason)
-        elif decision.effect is _ALLOW or decision.effect is _ESCALATE:
+        elapsed_ns = self.state.elapsed_ns
+        decision = _judged(binding, answer, self.state)
+        if self.input_digest is not None and binding.watched and self._input_changed():
+            decision = _denial(binding, "input_mutated", f"{binding.name} changed the step's input in place")
+        effect = decision.effect
+        if effect is _ALLOW or effect is _ESCALATE:
             problem = self._apply(binding, decision)
             if problem is not None:
-                decision = Decision.deny(f"{binding.stage.name}.{problem[0]}", problem[1])
-        self._note(binding, decision, answer.elapsed_ns, enforced=True)
+                decision = _denial(binding, *problem)
+        self._note(binding, decision, elapsed_ns, enforced=True)
         return decision
 
     def _apply(self, binding: Binding, decision: Decision) -> tuple[str, str] | None:
-        stage = binding.stage
-        if decision.fact is not None:
-            wanted = FACT_OF_STAGE.get(stage.name)
-            if wanted is None or not isinstance(decision.fact, wanted):
-                return "invalid_decision", f"{binding.name} gave a fact of type {type(decision.fact).__name__}"
+        stage, fact = binding.stage, decision.fact
+        if fact is not None:
+            if binding.fact_type is None or not isinstance(fact, binding.fact_type):
+                return "invalid_decision", f"{binding.name} gave a fact of type {type(fact).__name__}"
             facts = self.state.facts
-            facts[stage.name] = join_facts(facts.get(stage.name), decision.fact)
-        elif stage.name in FACT_OF_STAGE and stage.silence_denies and stage.name not in self.state.facts:
-            return "invalid_decision", f"{binding.name} allowed without the fact {FACT_OF_STAGE[stage.name].__name__}"
+            old = facts.get(stage.name)
+            facts[stage.name] = fact if old is None else join_facts(old, fact)
+        elif binding.needs_fact and stage.name not in self.state.facts:
+            return "invalid_decision", f"{binding.name} allowed without a fact"
         if decision.replacement is not UNSET:
             problem = self._replace(binding, decision.replacement)
             if problem is not None:
@@ -148,10 +148,6 @@ class Passage:
 
     def _input_changed(self) -> bool:
         return self.input_digest is not None and digest(self.state.input) != self.input_digest
-
-    def _check_input(self, binding: Binding) -> None:
-        if binding.watched and self._input_changed():
-            self.deny(binding.stage.name, "input_mutated", f"{binding.name}, a shadow, changed the step's input")
 
     def check_input_before_execution(self) -> None:
         """Deny a step whose input was changed by any hook since a digest was last taken."""
@@ -182,16 +178,20 @@ class Passage:
             self.denial = (code, reason)
 
 
-def _judge(binding: Binding, answer: Answer, state: StepState) -> tuple[Decision | None, str, str]:
-    """Return the decision, or None with the cause and the reason of a denial."""
-    if answer.cause:
-        return None, answer.cause, answer.reason
+def _judged(binding: Binding, answer: Any, state: StepState) -> Decision:
+    """Return an answer as a decision; what is none denies."""
     if state.touched:
         state.touched = False
-        return None, "context_written", f"{binding.name} tried to write to the step context"
-    value = answer.value
-    if value is None:
-        return _SILENT, "", ""
-    if type(value) is not Decision:
-        return None, "invalid_decision", f"{binding.name} answered {type(value).__name__}; answer a Decision or None"
-    return value, "", ""
+        return _denial(binding, "context_written", f"{binding.name} tried to write to the step context")
+    if answer is None:
+        return _SILENT
+    if type(answer) is Decision:
+        return answer
+    if type(answer) is Failure:
+        return _denial(binding, *answer)
+    reason = f"{binding.name} answered {type(answer).__name__}; answer a Decision or None"
+    return _denial(binding, "invalid_decision", reason)
+
+
+def _denial(binding: Binding, cause: str, reason: str) -> Decision:
+    return Decision.deny(f"{binding.stage.name}.{cause}", reason)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from meshflow.decision import UNSET, Decision, Effect
-from meshflow.kernel.ask import ask
+from meshflow.kernel.ask import Failure, ask
 from meshflow.kernel.compile import Pipeline
 from meshflow.record import StageResult
 from meshflow.step import Purpose, StepContext, StepState
@@ -23,14 +23,15 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     """Return the fields with sensitive data taken out. What cannot be scanned is withheld, never kept raw."""
     if not pipeline.redactors:
         return Redacted(fields, "none")
+    if all(_textless(value) for value in fields.values()):
+        return Redacted(fields, "stage")
     kept = fields
     for binding in pipeline.redactors:
         looking = state.look(Purpose.RECORD)
         looking.input = kept
-        answer = await ask(binding, looking, StepContext(looking))
-        decision = answer.value
-        if answer.cause:
-            return _withheld(fields, answer.cause)
+        decision = await ask(binding, looking, StepContext(looking))
+        if type(decision) is Failure:
+            return _withheld(fields, decision.cause)
         if decision is None:
             continue
         if type(decision) is not Decision or decision.effect is Effect.DENY:
@@ -43,12 +44,16 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     return Redacted(kept, "stage")
 
 
+def _textless(value: Any) -> bool:
+    return value is None or value is True or value is False or value == "" or value == {} or value == []
+
+
 def _withheld(fields: Mapping[str, Any], cause: str) -> Redacted:
     return Redacted({name: _placeholder(value, cause) for name, value in fields.items()}, "withheld")
 
 
 def _placeholder(value: Any, cause: str) -> Any:
-    if value is None or value == "" or value == {} or value == []:
+    if _textless(value):
         return value
     return {"meshflow:withheld": {"type": type(value).__name__, "cause": cause}}
 
@@ -60,6 +65,8 @@ def recorded_words(results: list[StageResult]) -> list[Any]:
 
 def with_recorded_words(results: list[StageResult], words: Any) -> tuple[StageResult, ...]:
     """Return the results with their free text as redaction left it; without it where it was withheld."""
+    if words == []:
+        return tuple(results)
     if not isinstance(words, (list, tuple)):
         return tuple(result._replace(reason="", evidence={}) for result in results)
     remaining = iter(words)

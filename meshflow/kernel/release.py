@@ -44,6 +44,15 @@ class Release:
         whatever the size of the chunks.
         """
         chunks = aiter(stream)
+        try:
+            async for part in self._looked_at(chunks):
+                yield part
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _looked_at(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         while not self._stopped:
             chunk = await self._next(chunks)
             if chunk is _END or self.failure is not None:
@@ -72,7 +81,8 @@ class Release:
         except StopAsyncIteration:
             return _END
         except Exception as error:
-            self.failure = ("execution.handler_error", describe("the stream", error))
+            code = getattr(error, "code", "execution.handler_error")
+            self.failure = (code if isinstance(code, str) else "execution.handler_error", describe("the stream", error))
             return _END
 
     async def _release(self, keep: int) -> AsyncIterator[Any]:

@@ -173,3 +173,19 @@ async def test_items_that_are_not_text_pass_one_by_one(kit):
     parts, error = await drain(stream)
     assert error is None
     assert parts == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+async def test_a_stream_that_is_stopped_is_closed(kit):
+    closed = []
+
+    async def handler(_):
+        try:
+            while True:
+                yield "FORBIDDEN" * 200
+        finally:
+            closed.append(True)
+
+    step = NodeInput(node_id="n", handler=handler)
+    _, error = await drain(kit.runtime({"guard_output": forbids("FORBIDDEN")}).stream(step))
+    assert error.outcome.code == "output_guardrails.keyword"
+    assert closed == [True]
