@@ -121,7 +121,8 @@ class SqliteStore:
             else "e.approval_id = :approval"
         )
         return await self._entries(
-            "SELECT e.id FROM entries e WHERE e.approval_id IS NOT NULL AND e.kind = 'step' "
+            "SELECT e.id FROM entries e INDEXED BY entries_approval "
+            "WHERE e.approval_id IS NOT NULL AND e.kind = 'step' "
             f"AND e.verdict = 'escalate' AND {wanted} AND {_SCOPE}",
             {"approval": approval_id, "tenant": tenant},
         )
@@ -145,11 +146,11 @@ class SqliteStore:
 
     async def unfinished(self, run_id: str | None, tenant: str | None) -> list[StoredEntry]:
         """Return the intents without an outcome; found in the key's index alone."""
+        one_run = "AND i.run_id = :run" if run_id is not None else ""
         return await self._entries(
-            "SELECT i.rowid AS id FROM entries i JOIN entries e ON e.id = i.rowid "
-            f"WHERE i.kind = 'intent' AND (:run IS NULL OR i.run_id = :run) AND {_SCOPE} "
-            "AND NOT EXISTS (SELECT 1 FROM entries s WHERE s.run_id = i.run_id AND s.step_id = i.step_id "
-            "AND s.attempt = i.attempt AND s.kind = 'step')",
+            "SELECT i.id FROM entries i INDEXED BY entries_key CROSS JOIN entries e ON e.id = i.id "
+            f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ("
+            "SELECT 1 FROM entries s WHERE s.run_id = i.run_id AND s.step_id = i.step_id AND s.attempt = i.attempt AND s.kind = 'step')",
             {"run": run_id, "tenant": tenant},
         )
 
