@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshflow.ledger.sqlite_read import Reader
     from meshflow.ledger.store import LedgerStore
 
+T = TypeVar("T")
 _PAGE = 256
 _ENTRY = (
     "e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, p.id % 16, p.salt, p.data "
@@ -59,14 +60,20 @@ class SqliteStore:
 
     async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
         """Append the closing entry."""
-        return await self._writer.run(partial(self._appender.close_run, run_id, tenant, at_us))
+        return await self._run(partial(self._appender.close_run, run_id, tenant, at_us))
 
     async def erase(
         self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
     ) -> int:
         """Delete payloads under a tombstone."""
         job = partial(self._appender.erase, run_id, fields, reason, authority, tenant, at_us)
-        return await self._writer.run(job)
+        return await self._run(job)
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        try:
+            return await self._writer.run(job)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     async def entries(self, run_id: str, kind: str, tenant: str | None = None) -> AsyncIterator[StoredEntry]:
         """Yield a run's entries of one kind in order; each page is one statement, so one snapshot."""
@@ -147,10 +154,13 @@ class SqliteStore:
     async def unfinished(self, run_id: str | None, tenant: str | None) -> list[StoredEntry]:
         """Return the intents without an outcome; found in the key's index alone."""
         one_run = "AND i.run_id = :run" if run_id is not None else ""
+        outcome = (
+            "SELECT 1 FROM entries s WHERE s.run_id = i.run_id AND s.step_id = i.step_id "
+            "AND s.attempt = i.attempt AND s.kind = 'step'"
+        )
         return await self._entries(
             "SELECT i.id FROM entries i INDEXED BY entries_key CROSS JOIN entries e ON e.id = i.id "
-            f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ("
-            "SELECT 1 FROM entries s WHERE s.run_id = i.run_id AND s.step_id = i.step_id AND s.attempt = i.attempt AND s.kind = 'step')",
+            f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ({outcome})",
             {"run": run_id, "tenant": tenant},
         )
 

@@ -154,7 +154,7 @@ class GroupWriter:
         outcomes = _outcome(lambda: self._appender.append(drafts))
         if isinstance(outcomes, BaseException):
             # One exception for each waiter, since raising one writes a traceback into it.
-            outcomes = [LedgerError(str(outcomes)) for _ in drafts]
+            outcomes = [_copy(outcomes) for _ in drafts]
         self._answer(list(zip(waiters, outcomes, strict=True)))
         return held
 
@@ -184,6 +184,12 @@ def _outcome(job: Callable[[], Any]) -> Any:
         return job()
     except Exception as error:  # the waiter raises it, as if it had run the job itself
         return error
+
+
+def _copy(error: BaseException) -> LedgerError:
+    copy = LedgerError(str(error))
+    copy.__cause__ = error
+    return copy
 
 
 def _deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
