@@ -22,6 +22,7 @@ FORBIDDEN: Mapping[str, str] = {
 }
 """Functions that no policy may call, and why."""
 
+_REFERENCES = frozenset({"Var", "RefDot", "RefBrack"})
 _STATEMENTS = frozenset({"print"})
 """Called like functions, and not in the engine's own list."""
 
@@ -60,14 +61,15 @@ def analyse(modules: list[Node], builtins: frozenset[str], data: Mapping[str, An
     """Check the syntax trees of all modules; ConfigError names file and line.
 
     Refused: a call of what neither the bundle nor the engine has, a forbidden built-in, functions that call themselves
-    (the embedded engine overflows the stack and takes the process along), two defaults of one rule, and data that lies
-    where a rule does (the embedded engine would let the data win).
+    (the embedded engine overflows the stack and takes the process along), a rule that reads all of ``data``, two
+    defaults of one rule, and data that lies where a rule does (the embedded engine would let the data win).
     """
     rules = [rule for module in modules for rule in _rules(module)]
     functions = {rule.path for rule in rules if rule.function}
     calls: dict[str, set[str]] = {}
     uses_print = False
     for rule in rules:
+        _refuse_all_of_data(rule)
         for call in _calls(rule):
             uses_print = uses_print or call.names[-1] == "print"
             target = next((name for name in call.names if name in functions), None)
@@ -128,6 +130,34 @@ def _path(node: Node, *, cut: bool = False) -> tuple[str, ...] | None:
             names.clear()
         else:
             return None
+        node = body["refr"]
+
+
+def _refuse_all_of_data(rule: Rule) -> None:
+    """Refuse a rule that reads a document which holds its own package: OPA calls that recursion, regorus does not."""
+    package = tuple(rule.package.split("."))
+    stack: list[Any] = [rule.body]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            path = _path(node, cut=True) if node.keys() & _REFERENCES else None
+            if path is not None and path[0] == "data" and path == package[: len(path)]:
+                line = next(iter(node.values()))["span"]["line"]
+                raise ConfigError(
+                    f"{'.'.join(path)} holds this rule too; name the document that is meant",
+                    where=f"{rule.where.rpartition(':')[0]}:{line}",
+                )
+            stack.extend(_below(node) if path is not None else node.values())
+
+
+def _below(node: Node) -> Iterator[Any]:
+    """Yield what is computed inside a reference: the indexes along its chain, not its beginnings."""
+    while "Var" not in node:
+        body = node.get("RefDot") or node["RefBrack"]
+        if "index" in body:
+            yield body["index"]
         node = body["refr"]
 
 

@@ -24,4 +24,8 @@ default verified := false
 verified := input.principal.verified
 
 # A setting of data.yaml, or what to take where it is absent.
-setting(name, otherwise) := object.get(data, ["meshflow", "settings", name], otherwise)
+setting(name, otherwise) := object.get(settings, name, otherwise)
+
+default settings := {}
+
+settings := data.meshflow.settings

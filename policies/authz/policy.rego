@@ -13,8 +13,11 @@ decision := {
 }
 
 denials contains lib.reason("policy", "no_principal", "nobody is accountable for this step") if {
-	not is_object(input.principal)
+	not someone
 }
+
+# `not` takes the name of a rule here, never a call: of what is missing, `not f(input.x)` is not true but nothing.
+someone if is_object(input.principal)
 
 # blocked_tools: [shell, "admin_*"]
 denials contains lib.reason("policy", "tool_blocked", sprintf("the tool %s is blocked", [input.tool])) if {

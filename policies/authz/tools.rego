@@ -20,10 +20,12 @@ outward if input.risk in {"external_io", "irreversible"}
 # A risk that is not known counts as the worst.
 irreversible if {
 	lib.is_tool_call
-	not is_string(input.risk)
+	not risk_known
 }
 
-outward if not is_string(input.risk)
+outward if not risk_known
+
+risk_known if is_string(input.risk)
 
 # settings: {verified_for_irreversible: true}
 denials contains lib.reason("tools", "not_verified", "only a verified principal may call an irreversible tool") if {

@@ -1,4 +1,4 @@
-# Stage 6: what the HIPAA Security Rule and the minimum necessary standard ask of a step. Every reason names its control.
+# Stage 6: what the HIPAA Security Rule and the minimum necessary standard ask of a step. Each reason names its control.
 package meshflow.compliance
 
 decision := {
@@ -15,7 +15,11 @@ reason(code, control, message) := {
 	"rule": concat(".", ["hipaa", code]),
 }
 
-setting(name) := object.get(data, ["meshflow", "profile", "settings", name], [])
+setting(name) := object.get(settings, name, [])
+
+default settings := {}
+
+settings := data.meshflow.profile.settings
 
 # 164.312(d). Asked of every step, whatever it touches.
 denials contains reason("not_authenticated", "164.312(d)", "no verified credential backs the principal") if {
@@ -32,7 +36,12 @@ denials contains reason("no_unique_user", "164.312(a)(2)(i)", "the step names no
 unique_user if {
 	named(input.principal.subject)
 	named(input.principal.agent_id)
-	not lower(input.principal.subject) in setting("shared_accounts")
+	not shared_account
+}
+
+shared_account if {
+	named(input.principal.subject)
+	lower(trim_space(input.principal.subject)) in setting("shared_accounts")
 }
 
 named(text) if {
@@ -62,7 +71,9 @@ denials contains reason("no_business_associate", "164.308(b)(1)", message) if {
 }
 
 # A kind that is unknown here counts as outside.
-outside if not input.node.kind in {"agent", "function", "human", "subgraph", "tool"}
+outside if not inside
+
+inside if input.node.kind in {"agent", "function", "human", "subgraph", "tool"}
 
 # 164.312(e)(1). A text that is an address, not one that mentions it.
 denials contains reason("unencrypted", "164.312(e)(1)", "the arguments name an address without encryption") if {
@@ -105,9 +116,9 @@ obligations contains {"name": "mask_entities", "parameters": {"entities": entiti
 	not treatment
 }
 
-entities := sort({entity |
-	some entity in array.concat(object.get(data, ["meshflow", "profile", "entities"], []), setting("extra_entities"))
-})
+entities := sort(own_entities | {entity | some entity in setting("extra_entities")})
+
+own_entities := {entity | some entity in data.meshflow.profile.entities}
 
 # 164.502(b)(2)(i): the standard does not bind those who treat. The purpose is the caller's word; a role must back it.
 treatment if {
@@ -122,16 +133,18 @@ touches_phi := false if listed("without_phi")
 
 # A node's id is the caller's to choose: where a tool is called, its name decides.
 listed(name) if {
-	is_string(input.tool)
+	is_tool_call
 	some pattern in setting(name)
 	matches(pattern, input.tool)
 }
 
 listed(name) if {
-	not is_string(input.tool)
+	not is_tool_call
 	some pattern in setting(name)
 	matches(pattern, input.node.id)
 }
+
+is_tool_call if is_string(input.tool)
 
 matches(pattern, name) if pattern == name
 
