@@ -164,8 +164,8 @@ class StepState:
     """All that is known of one step while it runs; written by the kernel alone."""
 
     __slots__ = (
-        "approval", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input", "obligations",
-        "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
+        "approval", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input",
+        "obligations", "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
     )  # fmt: skip
 
     def __init__(
@@ -192,10 +192,15 @@ class StepState:
 
     def look(self, purpose: Purpose) -> StepState:
         """Return a copy for a hook that may only look."""
-        copy = object.__new__(StepState)
-        for name in StepState.__slots__:
-            setattr(copy, name, getattr(self, name))
-        copy.facts = dict(self.facts)
+        copy = StepState(self.step, self.run_id, self.step_id, self.clock, self.started_us, self.fingerprint)
+        copy.begun_ns = self.begun_ns
+        copy.attempt = self.attempt
+        copy.input = self.input
+        copy.recorded_input = self.recorded_input
+        copy.facts = self.facts.copy()
+        copy.obligations = self.obligations
+        copy.approval = self.approval
+        copy.stream = self.stream
         copy.purpose = purpose
         return copy
 

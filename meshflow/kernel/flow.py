@@ -213,14 +213,10 @@ class Flow:
 
 async def pass_gates(core: Core, passage: Passage) -> None:
     """Take a step through stages 1 to 11: the first two by the base pipeline, the rest by the tenant's own."""
-    for compiled in passage.pipeline.entry:
-        await passage.pass_stage(compiled)
-        if passage.denial is not None and not passage.explaining:
-            return
+    await passage.pass_stages(passage.pipeline.entry)
+    if passage.denial is not None and not passage.explaining:
+        return
     tenant = passage.context.tenant_id
     passage.pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
     passage.state.fingerprint = passage.pipeline.fingerprint
-    for compiled in passage.pipeline.gates:
-        await passage.pass_stage(compiled)
-        if passage.denial is not None and not passage.explaining:
-            return
+    await passage.pass_stages(passage.pipeline.gates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from meshflow.decision import UNSET, Decision, Effect, Obligation
@@ -19,6 +20,7 @@ _DENY, _ESCALATE, _ALLOW, _ABSTAIN = Effect.DENY, Effect.ESCALATE, Effect.ALLOW,
 _OUTPUT = Kind.OUTPUT
 _LAST_REPLACING_GATE = SENSITIVE_DATA.number
 _SILENT = Decision.abstain()
+_new_tuple = tuple.__new__  # StageResult's own __new__ is a Python function and costs twice as much
 
 
 class Passage:
@@ -43,21 +45,32 @@ class Passage:
         self.explaining = explaining
         self.input_digest = digest(state.input) if can_change(state.input) else None
 
+    async def pass_stages(self, stages: Iterable[CompiledStage]) -> None:
+        """Pass stages in order, up to the first denial; past it when explaining."""
+        for compiled in stages:
+            await self.pass_stage(compiled)
+            if self.denial is not None and not self.explaining:
+                return
+
     async def pass_stage(self, compiled: CompiledStage, *extra: Any) -> None:
         """Ask a stage's providers, then its shadows. After it, ``denial`` is set if the step may not go on."""
-        state = self.state
+        state, context, first = self.state, self.context, compiled.first
         for group in compiled.groups:
             answered = False
             for binding in group:
-                decision = self._settle(binding, await ask(binding, state, self.context, *extra))
+                decision = self._settle(binding, await ask(binding, state, context, *extra))
                 effect = decision.effect
-                if effect is _DENY:
+                if effect is _ALLOW:
+                    answered = True
+                    if first:
+                        break
+                elif effect is _DENY:
                     self._deny(decision.code, decision.reason)
                     if not self.explaining:
                         return
-                if effect is not _ABSTAIN:
+                elif effect is _ESCALATE:
                     answered = True
-                    if compiled.first:
+                    if first:
                         break
                 if extra and decision.replacement is not UNSET:
                     extra = (decision.replacement, *extra[1:])
@@ -98,8 +111,14 @@ class Passage:
 
     def _settle(self, binding: Binding, answer: Any) -> Decision:
         """Judge an enforced answer, note it, and apply what it carries."""
-        elapsed_ns = self.state.elapsed_ns
-        decision = _judged(binding, answer, self.state)
+        state = self.state
+        elapsed_ns = state.elapsed_ns
+        if answer is None and not state.touched:
+            decision = _SILENT
+        elif type(answer) is Decision and not state.touched:
+            decision = answer
+        else:
+            decision = _judged(binding, answer, state)
         if self.input_digest is not None and binding.watched and self._input_changed():
             decision = _denial(binding, "input_mutated", f"{binding.name} changed the step's input in place")
         effect = decision.effect
@@ -156,16 +175,19 @@ class Passage:
 
     def _note(self, binding: Binding, decision: Decision, elapsed_ns: int, *, enforced: bool) -> None:
         self.results.append(
-            StageResult(
-                binding.stage.name,
-                binding.name,
-                decision.effect,
-                decision.code,
-                decision.reason,
-                enforced,
-                elapsed_ns,
-                decision.replacement is not UNSET,
-                decision.evidence,
+            _new_tuple(
+                StageResult,
+                (
+                    binding.stage.name,
+                    binding.name,
+                    decision.effect,
+                    decision.code,
+                    decision.reason,
+                    enforced,
+                    elapsed_ns,
+                    decision.replacement is not UNSET,
+                    decision.evidence,
+                ),
             )
         )
 

@@ -44,8 +44,11 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     return Redacted(kept, "stage")
 
 
+_NO_TEXT = (type(None), bool, int, float)
+
+
 def _textless(value: Any) -> bool:
-    return value is None or value is True or value is False or value == "" or value == {} or value == []
+    return isinstance(value, _NO_TEXT) or (not value and isinstance(value, (str, dict, list, tuple)))
 
 
 def _withheld(fields: Mapping[str, Any], cause: str) -> Redacted:
