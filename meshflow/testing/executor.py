@@ -17,6 +17,8 @@ from meshflow.testing.base import PluginConformance, Subject, run
 from meshflow.testing.stall import best_of_three_ms
 
 SOON_S = 2.0
+PATIENCE_S = 30.0
+"""How long a handler would go on if nobody stopped it."""
 
 
 class ExecutorConformance(PluginConformance):
@@ -123,13 +125,13 @@ class ExecutorConformance(PluginConformance):
 
         async def sleeping(_: Any) -> Any:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(PATIENCE_S)
             except asyncio.CancelledError:
                 cancelled.set()
                 raise
 
         def blocking(_: Any) -> Any:
-            release.wait(30)
+            release.wait(PATIENCE_S)
 
         async def check() -> None:
             async with self.opened(tmp_path) as subject:
@@ -152,7 +154,7 @@ class ExecutorConformance(PluginConformance):
         async def sleeping(_: Any) -> Any:
             begun.set()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(PATIENCE_S)
             except asyncio.CancelledError:
                 cancelled.set()
                 raise

@@ -1,4 +1,4 @@
-"""The kit finds what it is for: a plugin that breaks one contract fails the test of that contract."""
+"""A plugin that breaks one contract of a gate fails the test of that contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,8 @@ from meshflow.plugin import (
 )
 from meshflow.testing import StageConformance
 from meshflow.testing.base import PluginConformance
+
+Attempt = Callable[[object, str], None]
 
 
 class Word(Settings):
@@ -68,12 +69,6 @@ def trial(kit: type[PluginConformance], plugin: type[Plugin[Any]], **members: An
 
 def names(kit: type) -> list[str]:
     return [name for name in dir(kit) if name.startswith("test_") and callable(getattr(kit, name))]
-
-
-def attempt(conformance: PluginConformance, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    test = getattr(conformance, name)
-    fill: dict[str, Any] = {"tmp_path": folder, "monkeypatch": monkeypatch, "purpose": "shadow"}
-    test(**{parameter: fill[parameter] for parameter in inspect.signature(test).parameters})
 
 
 class Loose(BaseModel):
@@ -226,17 +221,15 @@ RAISED: dict[str, tuple[type[Exception], ...]] = {
 
 
 @pytest.mark.parametrize("name", names(trial(StageConformance, Sound).__class__))
-def test_sound_plugin_passes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt(trial(StageConformance, Sound), name, tmp_path, monkeypatch)
+def test_sound_plugin_passes(name: str, attempt: Attempt) -> None:
+    attempt(trial(StageConformance, Sound), name)
 
 
 @pytest.mark.parametrize(("plugin", "name"), FAULTS.values(), ids=FAULTS)
-def test_fault_of_a_stage_is_found(
-    plugin: type[Plugin[Any]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_of_a_stage_is_found(plugin: type[Plugin[Any]], name: str, attempt: Attempt) -> None:
     trial_of = trial(StageConformance, plugin, timeout_s=0.2)
     with pytest.raises((AssertionError, pytest.fail.Exception, *RAISED.get(name, ()))):
-        attempt(trial_of, name, tmp_path, monkeypatch)
+        attempt(trial_of, name)
 
 
 def test_every_test_of_the_stage_kit_has_a_fault_that_it_finds() -> None:
