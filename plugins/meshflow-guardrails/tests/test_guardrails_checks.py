@@ -262,5 +262,13 @@ async def test_cap_output_keeps_the_first_characters_of_all_the_text() -> None:
         assert decision.code == "output_guardrails.unclear_obligation"
 
 
+async def test_cap_output_holds_for_streams_as_far_as_a_part_can_know() -> None:
+    asked = [Obligation("cap_output", {"chars": 8})]
+    part = await guard_out(made(), "abcdef", obligations=asked, stream=StreamState("01234", final=False))
+    assert part.replacement == "abc"
+    whole = await guard_out(made(), "0123456789", obligations=asked, stream=StreamState("56789", final=True))
+    assert whole.code == "output_guardrails.over_cap"
+
+
 def test_every_code_that_the_source_can_give_is_described() -> None:
     assert all(code.count(".") == 1 and meaning for code, meaning in CODES.items())

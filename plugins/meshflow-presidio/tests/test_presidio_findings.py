@@ -257,3 +257,27 @@ async def test_a_whole_stream_that_still_holds_data_is_said_to_have_leaked(plugi
     whole = await plugin.guard_output(made, f"part {CARD}")
     assert whole is not None
     assert whole.code == "output_guardrails.sensitive_data_released"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 333, 1024, 5000])
+async def test_a_key_longer_than_a_streams_window_never_gets_out(plugin: PresidioPlugin, size: int) -> None:
+    from meshflow.plugin import StreamState
+
+    lines = [f"{i:02d}" + "kQ7vXz81mT" * 6 + "ab" for i in range(50)]
+    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "\n".join(lines) + "\n-----END RSA PRIVATE KEY-----"
+    text = f"Here it is:\n{key}\nand the card {CARD}. Keep it safe, and write to us if it does not work. " * 2
+    released, pending, keep = "", "", 512
+    made = context("x")
+    for begin in range(0, len(text) + size, size):
+        last = begin >= len(text)
+        pending += text[begin : begin + size]
+        if len(pending) >= 2 * keep or last:
+            made._state.stream = StreamState(released=released[-keep:], final=False)
+            decision = await plugin.guard_output(made, pending)
+            assert decision is not None
+            pending = pending if decision.replacement is UNSET else decision.replacement
+            cut = len(pending) if last else max(0, len(pending) - keep)
+            released, pending = released + pending[:cut], pending[cut:]
+    assert not [line for line in lines if line[:40] in released]
+    assert CARD not in released
+    assert released.count("Keep it safe") == 2

@@ -18,5 +18,6 @@ CODES: dict[str, str] = {
 } | {
     "output_guardrails.schema_mismatch": "the output does not fit the JSON Schema set for it",
     "output_guardrails.exfiltration_link": "a link or an image carries data to a host that is not allowed",
+    "output_guardrails.over_cap": "a stream gave more text than cap_output lets through; part of it has been released",
     "output_guardrails.unclear_obligation": "cap_output names no number of characters",
 }

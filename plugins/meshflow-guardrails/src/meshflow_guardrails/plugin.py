@@ -206,9 +206,17 @@ class GuardrailsPlugin(Plugin[GuardrailsSettings]):
         if limit is None:
             at.deny("unclear_obligation", "cap_output needs a whole number of characters, such as {'chars': 2000}")
             return
-        at.value = capped(at.value, limit)
-        if at.value is not at.start:
-            at.evidence["capped_chars"] = limit
+        stream = context.stream
+        if stream is not None and not stream.final:
+            limit = max(0, limit - len(stream.released))  # what is known to have gone out before
+        new = capped(at.value, limit)
+        if new is at.value:
+            return
+        at.evidence["capped_chars"] = limit
+        if stream is not None and stream.final:
+            at.deny("over_cap", f"the stream gave more than the {limit} characters that cap_output lets through")
+        else:
+            at.value = new
 
 
 def _caps(obligation: Obligation) -> bool:

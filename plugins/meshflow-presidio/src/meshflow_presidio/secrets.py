@@ -8,6 +8,7 @@ from typing import Any
 
 from meshflow.plugin import ConfigError
 from meshflow_presidio.gates import compile_re2
+from meshflow_presidio.settings import SECRET
 
 # redact-secret is quadratic on some texts, so it sees short windows; they overlap by more than any token it knows,
 # and what is longer (private keys, long JWTs) the patterns below find.
@@ -44,7 +45,15 @@ _MARKED = (
 _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"(?:\s|\\[nr]|[A-Za-z-]{3,20}: [^\n]{0,80}\n)*(?:[A-Za-z0-9+/=]{16,}(?:\s|\\[nr])*)*")
 _PEM_REACH = 16_384
-_PEM_END = re.compile(r"-----END (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+# In a stream the head of a key is masked before its rest arrives: what follows the mask without a break belongs to it.
+_MASKED = f"<{SECRET}>"
+_RUN, _BREAK = r"[A-Za-z0-9+/=]", r"(?:\s|\\[nr])"
+_END_LINE = r"-----END (?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+_PEM_END = re.compile(_END_LINE)
+_CONTINUED = re.compile(
+    rf"{_MASKED}{_BREAK}*((?:{_RUN}{{1,80}}{_BREAK}+)?"
+    rf"(?:(?:{_RUN}{{40,}}{_BREAK}*)+(?:{_RUN}{{1,80}}{_BREAK}*)?(?:{_END_LINE})?|{_END_LINE}))"
+)
 
 Found = tuple[int, int, float]
 
@@ -79,6 +88,8 @@ class SecretScanner:
         found: list[Found] = []
         if "-----BEGIN" in text:
             found += self._private_keys(text)
+        if _MASKED in text:
+            found += [(m.start(1), m.end(1), 0.95) for m in _CONTINUED.finditer(text)]
         if self._gate.search(text) is not None:
             found += [(m.start(), m.end(), 0.95) for m in self._tokens.finditer(text)]
             for pattern in self._marked:
