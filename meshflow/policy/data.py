@@ -81,14 +81,11 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML without what surprises: no alias (a short file could unfold to gigabytes), no key given twice."""
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed in data documents", problem_mark=mark)
-        return super().compose_node(parent, index)
+
+class _Loader(_Safe):  # type: ignore[misc]
+    """Safe YAML without what surprises: a key given twice, a key that is no text."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
@@ -106,12 +103,26 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 def _yaml(text: str, name: str) -> Any:
     try:
+        _check_events(text)
         return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, narrowed further
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{name}:{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not YAML: {type(error).__name__}", where=name) from None
+
+
+def _check_events(text: str) -> None:
+    """Refuse aliases, with which a short file unfolds to gigabytes, and depth, which costs the parser its square."""
+    depth = 0
+    for event in yaml.parse(text, _Safe):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = "aliases are not allowed" if isinstance(event, yaml.AliasEvent) else ""
+        if depth > MAX_DEPTH:
+            problem = f"nested deeper than {MAX_DEPTH} levels"
+        if problem:
+            mark: Any = event.start_mark
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def unfit(root: Any) -> str | None:

@@ -162,10 +162,15 @@ def new_engine(bundle: Bundle) -> Engine:
 
 
 def analyse_engine(engine: Engine, bundle: Bundle) -> Analysis:
-    """Check what the bundle defines and calls against what this engine knows."""
+    """Check what the bundle defines and calls against what this engine knows, then have it compiled."""
+    import regorus
+
+    asked = regorus.Engine().eval_query("opa.runtime().builtins")
+    known = frozenset(asked["result"][0]["expressions"][0]["value"])
+    analysis = analyse(orjson.loads(engine.get_ast_as_json()), known, bundle.data)
     engine.set_input_json("{}")
-    known = engine.eval_query("opa.runtime().builtins")["result"][0]["expressions"][0]["value"]
-    return analyse(orjson.loads(engine.get_ast_as_json()), frozenset(known), bundle.data)
+    _guarded(engine.eval_query, "true", file=bundle.name)
+    return analysis
 
 
 def _probe(engine: Engine, rule: str) -> None:

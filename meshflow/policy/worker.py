@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
+from traceback import clear_frames
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -80,10 +81,18 @@ def _work(queue: SimpleQueue[Item | None]) -> None:
             value = job(cell)
         except BaseException as raised:  # the thread must outlive any job; its caller gets the error
             error = raised
+            _clear_frames(raised)
         with suppress(RuntimeError):  # the caller's loop is closed, and so nobody waits
             loop.call_soon_threadsafe(_deliver, future, value, error)
         del item, future, job, value, error
     cell.value = None
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Empty the frames that an error remembers: they would carry the thread's object away to be freed elsewhere."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _deliver(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
