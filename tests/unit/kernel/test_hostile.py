@@ -29,7 +29,7 @@ async def test_an_exception_denies(kit, stage):
 
 
 @pytest.mark.parametrize("stage", GATES, ids=lambda stage: stage.name)
-@pytest.mark.parametrize("lie", [True, False, "allow", 1, {"effect": "allow"}, object()], ids=repr)
+@pytest.mark.parametrize("lie", [True, "allow", 1, {"effect": "allow"}, object()], ids=lambda lie: type(lie).__name__)
 async def test_an_answer_that_is_no_decision_denies(kit, stage, lie):
     outcome = await kit.runtime({stage.hook: lie}).run(STEP)
     assert outcome.code == f"{stage.name}.invalid_decision"
