@@ -60,21 +60,24 @@ def choose_for_tenant(
             names = []
         where = config.where(("tenants", tenant, "stages", stage.name))
         slots = [
-            _tenant_slot(stage, name, name in changed, shelf, tenant, where)
+            Slot(_tenant_provider(stage, name, name in changed, shelf, tenant, where), True, tenant)
             for name in names
             if name in changed or name not in served
         ]
         shadows = settings.also_shadow if settings is not None else ()
-        slots += [Slot(_with_hook(shelf, name, stage, where), False, tenant) for name in shadows]
+        slots += [
+            Slot(_tenant_provider(stage, name, name in changed, shelf, tenant, where), False, tenant)
+            for name in shadows
+        ]
         mode = "enforce" if slots and choice.mode == "disabled" else choice.mode
         choices.append(StageChoice(stage, mode, choice.slots + tuple(slots), choice.timeout_ms))
     return tuple(choices)
 
 
-def _tenant_slot(stage: Stage, name: str, changed: bool, shelf: Shelf, tenant: str, where: str) -> Slot:
+def _tenant_provider(stage: Stage, name: str, changed: bool, shelf: Shelf, tenant: str, where: str) -> Provider:
     provider = shelf.for_tenant(name, tenant) if changed else shelf.provider(name, where)
     _require_hook(provider, stage, where)
-    return Slot(provider, True, tenant)
+    return provider
 
 
 def _changed_plugins(own: TenantConfig, shelf: Shelf) -> set[str]:
