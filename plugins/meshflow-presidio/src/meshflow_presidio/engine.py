@@ -83,9 +83,13 @@ class TokenNlpEngine(NoOpNlpEngine):
     def process_text(self, text: str, language: str) -> NlpArtifacts:
         """Return the text's words, in lower case, and where they begin."""
         artifacts = super().process_text(text, language)
-        words = list(_TOKEN.finditer(text))
-        artifacts.tokens_indices = [word.start() for word in words]
-        artifacts.lemmas = [word.group().lower() for word in words]
+        starts: list[int] = []
+        lemmas: list[str] = []
+        # A loop in Python, which gives way to the event loop's thread; list() would hold the interpreter to the end.
+        for word in _TOKEN.finditer(text):
+            starts.append(word.start())
+            lemmas.append(word.group().lower())
+        artifacts.tokens_indices, artifacts.lemmas = starts, lemmas
         return artifacts
 
 
