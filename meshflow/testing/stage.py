@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -182,17 +182,22 @@ class StageConformance(PluginConformance):
             found = []
             async with self.opened(tmp_path) as subject:
                 clock = subject.plugin.host.clock
-                contexts = [("an ordinary step", context) for context in self.contexts(clock)]
-                contexts += [(name, self.context(step, clock)) for name, step in steps.hostile_steps()]
-                for name, context in contexts:
-                    looking = steps.looking(context)
-                    await self._hostile(subject, looking)  # not the first call: what is made once is no stall
-                    stall_ms = await best_of_three_ms(partial(self._hostile, subject, looking), self.stall_ms)
+                for name, variants in self._loads(clock):
+                    await self._hostile(subject, next(variants))  # not the first call: what is made once is no stall
+                    tries = (self._hostile(subject, variant) for variant in variants)
+                    stall_ms = await best_of_three_ms(partial(next, tries), self.stall_ms)
                     if stall_ms > self.stall_ms:
                         found.append(f"{name}: nothing else ran for {stall_ms:.0f} ms")
             assert not found, "\n".join(found)
 
         run(check(), 600)
+
+    def _loads(self, clock: Clock) -> Iterator[tuple[str, Iterator[StepContext]]]:
+        """Yield each step under a name, four times over: a hostile one with another text each time."""
+        for context in self.contexts(clock):
+            yield "an ordinary step", iter([steps.looking(context)] * 4)
+        for variants in zip(*(steps.hostile_steps(f" {number}") for number in range(4)), strict=True):
+            yield variants[0][0], (steps.looking(self.context(step, clock)) for _, step in variants)
 
     def test_survives_cancellation(self, tmp_path: Path) -> None:
         """A cancelled call ends at once as cancelled, and the next one is answered as if it had not been."""

@@ -71,8 +71,8 @@ def ordinary_steps() -> Iterator[NodeInput]:
     yield NodeInput(node_id="sensitive", input={"text": " ".join(CANARIES)}, metadata={"from": CANARIES[0]})
 
 
-def hostile_values() -> Iterator[tuple[str, Any]]:
-    """Yield named inputs that break careless code."""
+def hostile_values(salt: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield named inputs that break careless code; another ``salt`` gives other texts, which no cache has seen."""
     yield "nothing", None
     yield "empty text", ""
     yield "empty mapping", {}
@@ -83,14 +83,14 @@ def hostile_values() -> Iterator[tuple[str, Any]]:
     yield "deep mapping", _nested({})
     yield "deep list", _nested([])
     yield "cycle", _cycle()
-    yield "megabyte of one letter", "a" * MEGABYTE
-    yield "megabyte that backtracks", ("a." * 40 + "@ 4111-1111 " + "(" * 8) * (MEGABYTE // 100)
-    yield "megabyte in pieces", {f"field {index}": "word " * 200 for index in range(MEGABYTE // 1_000)}
+    yield "megabyte of one letter", "a" * MEGABYTE + salt
+    yield "megabyte that backtracks", ("a." * 40 + "@ 4111-1111 " + "(" * 8) * (MEGABYTE // 100) + salt
+    yield "megabyte in pieces", {f"field {index}": "word " * 200 + salt for index in range(MEGABYTE // 1_000)}
 
 
-def hostile_steps() -> Iterator[tuple[str, NodeInput]]:
+def hostile_steps(salt: str = "") -> Iterator[tuple[str, NodeInput]]:
     """Yield named steps with hostile inputs, then steps with hostile fields."""
-    for name, value in hostile_values():
+    for name, value in hostile_values(salt):
         yield name, NodeInput(node_id="hostile", input=value)
         yield f"{name}, to a tool", NodeInput(node_id="hostile", kind="tool", tool="crm.lookup", input=value)
     for name, fields in _HOSTILE_FIELDS.items():
