@@ -130,8 +130,8 @@ async def test_encoded_orders_are_decoded_once(encoded: str) -> None:
 async def test_rules_deny_mask_and_flag_where_they_look() -> None:
     rules = [
         {"name": "codename", "keywords": ["Blue Heron", "owl"], "action": "mask"},
-        {"name": "ticket", "pattern": r"TCK-\d+", "action": "flag", "on": "input"},
-        {"name": "stop", "keywords": ["größer"], "action": "deny", "on": "output"},
+        {"name": "ticket", "pattern": r"TCK-\d+", "action": "flag", "where": "input"},
+        {"name": "stop", "keywords": ["größer"], "action": "deny", "where": "output"},
     ]
     plugin = made(rules=rules)
     decision = await guard_in(plugin, {"t": "project blue\n heron, owl owl; owlet TCK-9", "u": "größer"})

@@ -44,7 +44,7 @@ class RuleSet:
         matched = [
             (rule, pattern)
             for rule, pattern in self._rules
-            if rule.on in (side, "both")
+            if rule.where in (side, "both")
             and (_found(rule, pattern, encodable(text)) or (plain is not text and _found(rule, pattern, plain)))
         ]
         return Hits(

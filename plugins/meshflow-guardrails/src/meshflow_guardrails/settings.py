@@ -36,7 +36,7 @@ class Rule(Settings):
     action: RuleAction = Field(
         RuleAction.DENY, description="deny, mask (replace what matched) or flag (evidence alone)."
     )
-    on: Literal["input", "output", "both"] = Field("both", description="Where the rule looks.")
+    where: Literal["input", "output", "both"] = Field("both", description="Where the rule looks.")
     replacement: str = Field("[removed]", description="What takes the place of what matched, where action is mask.")
 
     @model_validator(mode="after")
