@@ -1,0 +1,5 @@
+"""The command line: ``meshflow``."""
+
+from meshflow.cli.entry import main
+
+__all__ = ["main"]

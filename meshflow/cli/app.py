@@ -1,0 +1,195 @@
+"""The commands and their options; each imports what it needs when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshflow.cli.approvals_app import approvals_app
+from meshflow.cli.group import CommandGroup
+from meshflow.cli.ledger_app import ledger_app
+from meshflow.cli.options import (
+    Chosen,
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    TenantOption,
+    chosen,
+    text,
+)
+from meshflow.cli.plugins_app import plugins_app
+
+app = typer.Typer(
+    name="meshflow",
+    cls=CommandGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(plugins_app, name="plugins")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(approvals_app, name="approvals")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from meshflow import __version__
+
+        typer.echo(f"meshflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Governance for AI agents: run jobs whose every step passes fifteen stages, and read the evidence they leave."""
+    context.obj = Chosen(config, as_json, debug)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="path/to/job.py[:callable] or package.module:callable")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGS", help="Handed to the job; put -- before them.", show_default=False),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --run-id names.")] = False,
+    fail_on_denied: Annotated[
+        bool, typer.Option("--fail-on-denied", help="Exit with 1 if any step was denied or failed.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="PATH", help="Keep the ledger here, not where configured.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a job, and report from the ledger what it did."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.run import RunRequest, run_job
+
+    words = tuple(arguments or ())
+    raise typer.Exit(run_job(options, RunRequest(job, run_id, resume, words, fail_on_denied, ledger)))
+
+
+@app.command()
+def stages(
+    context: typer.Context,
+    tenant: TenantOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show who serves each stage, and what failure does.
+
+    A stage that fails never lets a step through: its gate denies, its output is withheld; the column says which.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.show_stages import show_stages
+
+    show_stages(options, tenant)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    node: Annotated[str, typer.Option("--node", metavar="NAME", callback=text, help="Name of the step's node.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="Kind of the node; tool if --tool is given, else function."),
+    ] = None,
+    tool: Annotated[
+        str | None, typer.Option("--tool", metavar="NAME", callback=text, help="Tool that the step calls.")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="VERB", callback=text, help="What the step does.")
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."
+        ),
+    ] = None,
+    agent: Annotated[str, typer.Option("--agent", metavar="ID", callback=text, help="Who acts.")] = "local",
+    tenant: TenantOption = None,
+    estimate_usd: Annotated[
+        str | None, typer.Option("--estimate-usd", metavar="USD", help="What the step may cost.")
+    ] = None,
+    credential_file: Annotated[
+        Path | None, typer.Option("--credential-file", metavar="FILE", help="File that holds the agent's token.")
+    ] = None,
+    fail_on_denied: Annotated[
+        bool,
+        typer.Option("--fail-on-denied", help="Exit with 1 for a step that would be denied, 5 for one to approve."),
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what each gate would say of a step.
+
+    Nothing is executed, counted or recorded.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.explain import explain_step, step_from
+
+    step = step_from(node, kind, tool, action, given, agent, tenant, estimate_usd, credential_file)
+    raise typer.Exit(explain_step(options, step, fail_on_denied=fail_on_denied))
+
+
+@app.command()
+def schema(
+    context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Print the JSON Schema of meshflow.yaml.
+
+    It knows the settings of the plugins that are installed; point an editor at it.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.plugins import print_schema
+
+    print_schema(options)
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write.", show_default=False)] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a commented meshflow.yaml and a starter policy."""
+    options = chosen(context, None, as_json, debug)
+    from meshflow.cli.init import write_starter
+
+    write_starter(options, folder, force=force)
+
+
+@app.command()
+def version(context: typer.Context, as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Print the versions of meshflow and of Python."""
+    options = chosen(context, None, as_json, debug)
+    import platform
+
+    from meshflow import __version__
+    from meshflow.cli.output import print_json, say
+
+    if options.as_json:
+        print_json({"meshflow": __version__, "python": platform.python_version(), "platform": platform.platform()})
+    else:
+        say(f"meshflow {__version__} (Python {platform.python_version()}, {platform.platform()})")

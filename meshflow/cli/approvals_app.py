@@ -1,0 +1,93 @@
+"""``meshflow approvals``: the steps that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
+
+approvals_app = typer.Typer(
+    help="Show and decide the steps that wait for a person.", no_args_is_help=True, rich_markup_mode=None
+)
+ApprovalArgument = Annotated[str, typer.Argument(metavar="ID", callback=text, help="Id of the approval.")]
+AsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as", metavar="NAME", envvar="MESHFLOW_APPROVER", callback=text,
+        help="Who decides; without it the user of this machine.",
+    ),
+]  # fmt: skip
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", callback=text, help="Why; kept on record.")]
+
+
+@approvals_app.command("list")
+def list_approvals(
+    context: typer.Context,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List what waits for a person, the oldest first."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.approvals import show_approvals
+
+    show_approvals(options, ledger, tenant)
+
+
+@approvals_app.command()
+def show(
+    context: typer.Context,
+    approval_id: ApprovalArgument,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show all that is asked of a person."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.approvals import show_approval
+
+    show_approval(options, ledger, tenant, approval_id)
+
+
+@approvals_app.command()
+def approve(
+    context: typer.Context,
+    approval_id: ApprovalArgument,
+    approver: AsOption = None,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say yes to a step; it runs when its job is run again with --resume."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.approvals import decide
+
+    decide(options, ledger, tenant, approval_id, approve=True, approver=approver, reason=reason)
+
+
+@approvals_app.command()
+def deny(
+    context: typer.Context,
+    approval_id: ApprovalArgument,
+    approver: AsOption = None,
+    reason: ReasonOption = "",
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say no to a step."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.approvals import decide
+
+    decide(options, ledger, tenant, approval_id, approve=False, approver=approver, reason=reason)

@@ -1,0 +1,87 @@
+"""Open the ledger that the options or the configuration name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from meshflow.cli.options import Chosen
+from meshflow.errors import ConfigError, LedgerError
+
+if TYPE_CHECKING:
+    from meshflow.config.models import Config
+    from meshflow.ledger import ReplayLedger
+    from meshflow.plugin import Plugin
+
+T = TypeVar("T")
+
+
+def audit_plugin(config: Config) -> Plugin[Any] | None:
+    """Make the plugin that keeps the ledger by configuration, without opening anything; None if none is installed."""
+    from meshflow.config import plugin_settings
+    from meshflow.plugin import Host
+    from meshflow.registry.discover import discover, import_plugin
+    from meshflow.registry.manifest import DEFAULTS
+
+    stage = config.stages.get("audit_ledger")
+    name = (stage.use if stage is not None and stage.use else DEFAULTS["audit_ledger"])[0]
+    found = discover().get(name)
+    if found is None:
+        return None
+    plugin_type = import_plugin(found)
+    return plugin_type(plugin_settings(config, name, plugin_type), Host(base=config.base))
+
+
+def readable_ledger(plugin: object) -> ReplayLedger | None:
+    """Return a plugin's ledger if commands can read it: one of another make cannot be."""
+    from meshflow.ledger import ReplayLedger
+
+    ledger = getattr(plugin, "ledger", None)
+    return ledger if isinstance(ledger, ReplayLedger) else None
+
+
+@asynccontextmanager
+async def reading(options: Chosen, path: Path | None) -> AsyncIterator[ReplayLedger]:
+    """Open a ledger that must be there, for as long as the block runs."""
+    from meshflow.ledger import ReplayLedger
+
+    if path is None:
+        ledger = readable_ledger(audit_plugin(options.load()))
+        if ledger is None:
+            raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
+    else:
+        ledger = ReplayLedger(path)
+    if not ledger.path.exists():
+        raise LedgerError(f"there is no ledger at {shown(ledger.path)}; name it with --ledger or --config")
+    if not ledger.path.is_file():
+        raise LedgerError(f"{shown(ledger.path)} is not a file, so not a ledger")
+    async with ledger:
+        yield ledger
+
+
+def with_ledger(options: Chosen, path: Path | None, work: Callable[[ReplayLedger], Coroutine[Any, Any, T]]) -> T:
+    """Run ``work`` on the ledger and return its result."""
+    import asyncio
+
+    async def opened() -> T:
+        async with reading(options, path) as ledger:
+            return await work(ledger)
+
+    return asyncio.run(opened())
+
+
+def shown(path: Path) -> str:
+    """Return a path as a person would type it: relative if it lies below the current folder."""
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith(os.pardir) else relative
+
+
+def command(*words: str, ids: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> str:
+    """Return a command line of meshflow to be copied; ids that look like options come last, behind ``--``."""
+    dashed = any(one.startswith("-") for one in ids)
+    return shlex.join(("meshflow", *words, *options, "--", *ids) if dashed else ("meshflow", *words, *ids, *options))
