@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ async def test_no_senders_address_is_in_the_ledger_file(batch, folder):
 
 
 async def test_an_injected_note_moves_no_order_and_pays_nobody(batch, folder):
-    with sqlite3.connect(folder / "work" / "desk.db") as database:
+    with closing(sqlite3.connect(folder / "work" / "desk.db")) as database:
         moved = database.execute("SELECT count(*) FROM orders WHERE ship_to LIKE '%Locker 88%'").fetchone()
     assert moved == (0,)
     for message_id in ("M-0115", "M-0145"):
