@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.cli.options import Chosen
-from meshflow.errors import ConfigError, LedgerError
+from meshflow.errors import ConfigError, LedgerError, MeshflowError, PluginError
 
 if TYPE_CHECKING:
     from meshflow.config.models import Config
@@ -30,10 +30,16 @@ def audit_plugin(config: Config) -> Plugin[Any] | None:
     stage = config.stages.get("audit_ledger")
     name = (stage.use if stage is not None and stage.use else DEFAULTS["audit_ledger"])[0]
     found = discover().get(name)
-    if found is None:
+    if found is None or name in config.disable:
         return None
     plugin_type = import_plugin(found)
-    return plugin_type(plugin_settings(config, name, plugin_type), Host(base=config.base))
+    settings = plugin_settings(config, name, plugin_type)
+    try:
+        return plugin_type(settings, Host(base=config.base))
+    except MeshflowError:
+        raise
+    except Exception as error:  # a plugin's constructor may raise anything
+        raise PluginError(f"plugin {name!r}: making it failed: {type(error).__name__}: {error}") from error
 
 
 def readable_ledger(plugin: object) -> ReplayLedger | None:

@@ -45,7 +45,7 @@ def describe(error: BaseException, path: str | None = None) -> str:
     """Return an error in one line, with the place where it was raised: the last one inside ``path``, if any is."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     own = [frame for frame in frames if path is not None and os.path.abspath(frame.filename) == os.path.abspath(path)]
     where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in (own or frames)[-1:])
     return f"{type(error).__name__}: {error}{where}" if str(error) else f"{type(error).__name__}{where}"
