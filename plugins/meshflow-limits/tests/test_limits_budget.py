@@ -399,9 +399,9 @@ async def test_accounts_of_past_windows_and_idle_runs_are_dropped() -> None:
         context = desk.step(agent=f"a{number}", run_id=f"r{number}")
         assert (await desk.reserve(context)).effect is Effect.ALLOW
         await desk.end(context)
-        most = max(most, store._accounts)
+        most = max(most, store._books.accounts)
     assert most <= 250
-    assert store._accounts == sum(map(len, store._tables.values()))
+    assert store._books.accounts == sum(map(len, store._books.tables.values()))
 
 
 async def test_an_open_hold_keeps_its_account_however_long_it_is_idle() -> None:

@@ -72,13 +72,13 @@ async def test_looking_writes_nothing_to_the_vault(purpose: Purpose) -> None:
     plugin = made(entities={"EMAIL_ADDRESS": "surrogate"})
     seen = await scan(plugin, MAIL, purpose=purpose)
     assert seen == ("<EMAIL_ADDRESS>" if purpose is Purpose.RECORD else "<EMAIL_ADDRESS_1>")
-    assert not plugin._vault._runs
+    assert not plugin._vault._shelf.runs
 
 
 def test_the_vault_is_bounded_and_a_number_never_comes_back() -> None:
     vault = Vault(max_runs=2, max_values=2)
     names = [vault.surrogate(("t", f"run{i}"), "X", "value", look_only=False) for i in range(5)]
-    assert len(vault._runs) == 2
+    assert len(vault._shelf.runs) == 2
     assert names == ["<X_1>", "<X_1>", "<X_2>", "<X_2>", "<X_3>"]
     again = vault.surrogate(("t", "run0"), "X", "other", look_only=False)
     assert again not in {"<X_1>", "<X_2>"}

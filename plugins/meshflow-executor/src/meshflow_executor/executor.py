@@ -40,6 +40,11 @@ class ExecutorPlugin(Plugin[ExecutorSettings]):
         self._pool: Workers | None = None
         self._caller = Caller(self._tasks, self._workers)
 
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with the circuits: what was left alone before a reload is left alone after it."""
+        if isinstance(previous, ExecutorPlugin):
+            self._circuits = previous._circuits
+
     @hookimpl
     async def startup(self) -> None:
         """Forget what belonged to another event loop; threads are started when first needed."""

@@ -61,10 +61,15 @@ class RunLabels:
 
 
 class LabelMemory:
-    """The newest runs of each tenant. Runs of one tenant never push out, or are read by, those of another."""
+    """The newest runs of each tenant. Runs of one tenant never push out, or are read by, those of another.
 
-    def __init__(self, max_runs: int, max_steps: int) -> None:
-        self._tenants: OrderedDict[str, OrderedDict[str, RunLabels]] = OrderedDict()
+    One made with ``previous`` goes on with all that it remembers.
+    """
+
+    def __init__(self, max_runs: int, max_steps: int, previous: LabelMemory | None = None) -> None:
+        self._tenants: OrderedDict[str, OrderedDict[str, RunLabels]] = (
+            previous._tenants if previous is not None else OrderedDict()
+        )
         self._max_runs = max_runs
         self._max_steps = max_steps
 

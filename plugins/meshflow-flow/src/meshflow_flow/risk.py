@@ -47,6 +47,11 @@ class RiskPlugin(Plugin[FlowSettings]):
         self._failing: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._history_tier = RiskTier.parse(settings.history.to) if settings.history else RiskTier.IRREVERSIBLE
 
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with the failures counted so far."""
+        if isinstance(previous, RiskPlugin):
+            self._failing = previous._failing
+
     @hookimpl
     async def classify_risk(self, context: StepContext) -> Decision | None:
         """Return the highest tier of all signals, with the signal that decided."""

@@ -52,6 +52,11 @@ class TaintPlugin(Plugin[FlowSettings]):
             self._acts[act.tool] = (*self._acts.get(act.tool, ()), act)
         self._handed: dict[tuple[str, str, int], TaintLabels] = {}
 
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with the labels of runs under way: forgotten, what they read would count as trusted again."""
+        if isinstance(previous, TaintPlugin):
+            self._memory = LabelMemory(self.settings.max_runs, self.settings.max_steps, previous._memory)
+
     @hookimpl
     async def propagate_taint(self, context: StepContext) -> Decision | None:
         """Return the labels of the step's input, or deny where a source is not known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import (
     ConfigError,
@@ -27,6 +27,7 @@ from meshflow_identity.settings import IdentitySettings
 from meshflow_identity.token import TokenReader
 
 _LOCAL_AGENT = "local"
+_WHO = ("issuer", "subject", "agent_id", "tenant")
 
 
 class IdentityPlugin(Plugin[IdentitySettings]):
@@ -52,6 +53,11 @@ class IdentityPlugin(Plugin[IdentitySettings]):
         self._known: OrderedDict[bytes, Verified] = OrderedDict()
         self._known_generation = 0
 
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with the bindings: a token shown in one run stays refused in others."""
+        if isinstance(previous, IdentityPlugin):
+            self._bindings = RunBindings(self.settings.max_bindings, previous._bindings)
+
     @hookimpl
     async def startup(self) -> None:
         """Read keys and revocations, so that a wrong file is found before the first step."""
@@ -73,8 +79,7 @@ class IdentityPlugin(Plugin[IdentitySettings]):
 
     def _identify(self, context: StepContext) -> Principal:
         if context.approval is not None:
-            # Who asked was verified and recorded then; their token may well have expired while a person decided.
-            return context.approval.principal
+            return self._asked(context.approval.principal, context.step.credential)
         credential = context.step.credential
         if not self.settings.has_keys:
             return _local(context, credential)
@@ -90,6 +95,20 @@ class IdentityPlugin(Plugin[IdentitySettings]):
         # Before the token is bound, so that one which is revoked, or of another agent, takes no place.
         self._check_revocation(principal)
         self._bind(context, credential, verified)
+        return principal
+
+    def _asked(self, principal: Principal, credential: object) -> Principal:
+        """Return who asked. A token shown with the resumed step must be theirs, in the same tenant, expired or not.
+
+        Who asked was verified and recorded then, and their token may well have expired while a person decided.
+        """
+        if credential is not None and self.settings.has_keys:
+            claims = self._tokens.read(self._tokens.check_size(credential), self._keys)
+            shown = self._claims.read(claims).principal
+            if any(getattr(shown, name) != getattr(principal, name) for name in _WHO):
+                raise RefusedError(
+                    codes.APPROVAL_MISMATCH, "the token is not of the principal that asked; resume with theirs, or none"
+                )
         return principal
 
     def _verify(self, context: StepContext, credential: object) -> Verified:

@@ -13,6 +13,7 @@ from meshflow_limits.store import AccountUsage, Amount, Cap, Shortage
 _NOTHING = Amount()
 _SWEPT_AT_ONCE = 2
 _Window = tuple[Key, int]
+_Place = tuple[str, tuple[str, ...], int | None]
 
 
 class _Account:
@@ -35,21 +36,31 @@ class _Hold:
     expires_us: int
 
 
+class _Books:
+    """What several stores of one process share: a reload changes caps, never what has been spent under them."""
+
+    __slots__ = ("accounts", "caps", "holds", "lock", "tables")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.tables: dict[_Place, OrderedDict[_Window, _Account]] = {}
+        self.caps: dict[_Place, Cap] = {}
+        self.holds: dict[str, _Hold] = {}
+        self.accounts = 0
+
+
 class MemoryBudgetStore:
     """Accounts and open holds of this process.
 
     A hold stays on the window it was taken in, also when the step ends in a later one. Holds never lapse while the
-    process lives: a step whose fate is unknown may still be spending.
+    process lives: a step whose fate is unknown may still be spending. A store made with ``previous`` goes on with its
+    accounts: those of every cap whose name, ``per`` and period are the same.
     """
 
-    def __init__(self, max_accounts: int, forget_runs_after_us: int) -> None:
+    def __init__(self, max_accounts: int, forget_runs_after_us: int, previous: MemoryBudgetStore | None = None) -> None:
         self._max_accounts = max_accounts
         self._forget_after_us = forget_runs_after_us
-        self._lock = threading.Lock()
-        self._tables: dict[str, OrderedDict[_Window, _Account]] = {}
-        self._caps: dict[str, Cap] = {}
-        self._holds: dict[str, _Hold] = {}
-        self._accounts = 0
+        self._books: _Books = previous._books if previous is not None else _Books()
 
     async def reserve(
         self,
@@ -62,14 +73,14 @@ class MemoryBudgetStore:
         consume: bool,
     ) -> Shortage | None:
         """Hold the amount on all accounts, or on none and say which is short."""
-        with self._lock:
+        with self._books.lock:
             places: list[tuple[Cap, _Window, _Account]] = []
             for cap, key in claims:
                 window = (key, now_us // cap.period_us if cap.period_us is not None else 0)
                 table = self._table(cap, now_us)
                 account = table.get(window)
                 if account is None:
-                    if self._accounts + len(places) >= self._max_accounts:
+                    if self._books.accounts + len(places) >= self._max_accounts:
                         return Shortage(cap, full=True)
                     account = _Account()
                 shortage = _shortage(cap, account, amount)
@@ -82,38 +93,38 @@ class MemoryBudgetStore:
 
     async def settle(self, hold_id: str, spent: Amount, now_us: int) -> bool:
         """Turn a hold into what was really spent."""
-        with self._lock:
+        with self._books.lock:
             return self._close(hold_id, spent, now_us)
 
     async def release(self, hold_id: str, now_us: int) -> bool:
         """Give a hold back."""
-        with self._lock:
+        with self._books.lock:
             return self._close(hold_id, _NOTHING, now_us)
 
     async def usage(self, now_us: int) -> list[AccountUsage]:
         """Return all accounts whose window has not ended."""
-        with self._lock:
+        with self._books.lock:
             return [
-                _usage(self._caps[name], window, account)
-                for name, table in self._tables.items()
+                _usage(self._books.caps[place], window, account)
+                for place, table in self._books.tables.items()
                 for window, account in table.items()
-                if not _ended(self._caps[name], window, now_us)
+                if not _ended(self._books.caps[place], window, now_us)
             ]
 
     async def overdue(self, now_us: int) -> int:
         """Return how many holds are open beyond their expiry."""
-        with self._lock:
-            return sum(hold.expires_us < now_us for hold in self._holds.values())
+        with self._books.lock:
+            return sum(hold.expires_us < now_us for hold in self._books.holds.values())
 
     def _hold(self, hold_id: str, hold: _Hold, now_us: int) -> None:
-        if hold_id in self._holds:
+        if hold_id in self._books.holds:
             raise ValueError(f"hold {hold_id!r} is already open")
-        self._holds[hold_id] = hold
+        self._books.holds[hold_id] = hold
         for cap, window, account in hold.places:
-            table = self._tables[cap.name]
+            table = self._books.tables[_place(cap)]
             if window not in table:
                 table[window] = account
-                self._accounts += 1
+                self._books.accounts += 1
             account.holds += 1
             for unit, amount in enumerate(hold.amount):
                 account.held[unit] += amount
@@ -121,7 +132,7 @@ class MemoryBudgetStore:
             table.move_to_end(window)
 
     def _close(self, hold_id: str, spent: Amount, now_us: int) -> bool:
-        hold = self._holds.pop(hold_id, None)
+        hold = self._books.holds.pop(hold_id, None)
         if hold is None:
             return False
         for cap, window, account in hold.places:
@@ -131,14 +142,15 @@ class MemoryBudgetStore:
                 account.spent[unit] += spent[unit]
             account.touched_us = max(account.touched_us, now_us)
             if account.blank():
-                self._drop(self._tables[cap.name], window)
+                self._drop(self._books.tables[_place(cap)], window)
         return True
 
     def _table(self, cap: Cap, now_us: int) -> OrderedDict[_Window, _Account]:
-        table = self._tables.get(cap.name)
+        place = _place(cap)
+        table = self._books.tables.get(place)
         if table is None:
-            self._caps[cap.name] = cap
-            table = self._tables[cap.name] = OrderedDict()
+            table = self._books.tables[place] = OrderedDict()
+        self._books.caps[place] = cap
         if cap.period_us is None and not cap.by_run:
             return table
         # Each step adds at most one account and drops up to two, the longest untouched first.
@@ -161,7 +173,11 @@ class MemoryBudgetStore:
 
     def _drop(self, table: OrderedDict[_Window, _Account], window: _Window) -> None:
         del table[window]
-        self._accounts -= 1
+        self._books.accounts -= 1
+
+
+def _place(cap: Cap) -> _Place:
+    return cap.name, cap.per, cap.period_us
 
 
 def _shortage(cap: Cap, account: _Account, amount: Amount) -> Shortage | None:

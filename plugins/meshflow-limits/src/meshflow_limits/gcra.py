@@ -10,6 +10,17 @@ from meshflow_limits.scope import Key
 from meshflow_limits.store import RateAnswer, RateRule
 
 _SWEPT_AT_ONCE = 2
+_Place = tuple[str, tuple[str, ...], int, int]
+
+
+class _Arrivals:
+    """What several stores of one process share: a reload does not hand out a fresh allowance."""
+
+    __slots__ = ("lock", "tables")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.tables: dict[_Place, OrderedDict[Key, int]] = {}
 
 
 class MemoryRateStore:
@@ -17,17 +28,17 @@ class MemoryRateStore:
 
     Times are kept as nanoseconds times the rule's count, in which one step is exactly ``period_ns``: so a rate such as
     7/s, whose interval is no whole number of nanoseconds, is still exact. A key whose TAT has passed is the same as one
-    never seen, and is dropped.
+    never seen, and is dropped. A store made with ``previous`` goes on with the keys of every rule whose name,
+    ``per`` and rate are the same.
     """
 
-    def __init__(self, max_keys: int) -> None:
+    def __init__(self, max_keys: int, previous: MemoryRateStore | None = None) -> None:
         self._max_keys = max_keys
-        self._lock = threading.Lock()
-        self._tables: dict[str, OrderedDict[Key, int]] = {}
+        self._arrivals: _Arrivals = previous._arrivals if previous is not None else _Arrivals()
 
     async def acquire(self, claims: Sequence[tuple[RateRule, Key]], now_ns: int, *, consume: bool) -> RateAnswer:
         """Count one step against all claims or against none."""
-        with self._lock:
+        with self._arrivals.lock:
             return self._acquire(claims, now_ns, consume)
 
     def _acquire(self, claims: Sequence[tuple[RateRule, Key]], now_ns: int, consume: bool) -> RateAnswer:
@@ -60,15 +71,16 @@ class MemoryRateStore:
             return RateAnswer(remaining, refused, longest_wait_ns)
         if consume:
             for (rule, key), arrival in zip(claims, arrivals, strict=True):
-                table = self._tables[rule.name]
+                table = self._arrivals.tables[_place(rule)]
                 table[key] = arrival
                 table.move_to_end(key)
         return RateAnswer(remaining)
 
     def _table(self, rule: RateRule, now: int) -> OrderedDict[Key, int]:
-        table = self._tables.get(rule.name)
+        place = _place(rule)
+        table = self._arrivals.tables.get(place)
         if table is None:
-            table = self._tables[rule.name] = OrderedDict()
+            table = self._arrivals.tables[place] = OrderedDict()
         # Each step adds at most one key and drops up to two, the longest untouched first: no pause, however many.
         for _ in range(_SWEPT_AT_ONCE):
             if not table:
@@ -81,5 +93,9 @@ class MemoryRateStore:
 
     def keys_followed(self) -> int:
         """Return how many keys are kept, over all rules."""
-        with self._lock:
-            return sum(map(len, self._tables.values()))
+        with self._arrivals.lock:
+            return sum(map(len, self._arrivals.tables.values()))
+
+
+def _place(rule: RateRule) -> _Place:
+    return rule.name, rule.per, rule.count, rule.period_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import (
     BudgetChecker,
@@ -52,11 +52,22 @@ class LimitsPlugin(Plugin[LimitsSettings]):
         self._caps = tuple(cap_of(cap) for cap in settings.caps)
         self._estimator = Estimator(settings)
         self._rates: RateStore = rates or MemoryRateStore(settings.max_keys)
-        forget_us = parse_duration_s(settings.forget_runs_after) * 1_000_000
-        self._budget: BudgetStore = budget or MemoryBudgetStore(settings.max_keys, forget_us)
+        self._forget_us = parse_duration_s(settings.forget_runs_after) * 1_000_000
+        self._budget: BudgetStore = budget or MemoryBudgetStore(settings.max_keys, self._forget_us)
         self._time = SteadyTime()
         self._holds = OpenHolds()
         self._unlimited = Decision.allow(fact=RateLease())
+
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with what has been counted, spent and held: a reload changes the limits, not the past."""
+        if not isinstance(previous, LimitsPlugin):
+            return
+        rates, budget, most = previous._rates, previous._budget, self.settings.max_keys
+        self._rates = MemoryRateStore(most, rates) if isinstance(rates, MemoryRateStore) else rates
+        if isinstance(budget, MemoryBudgetStore):
+            budget = MemoryBudgetStore(most, self._forget_us, budget)
+        self._budget = budget
+        self._time = previous._time
 
     @hookimpl
     async def limit_rate(self, context: StepContext) -> Decision:

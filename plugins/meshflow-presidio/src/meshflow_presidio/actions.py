@@ -92,20 +92,32 @@ class _Run:
         self.counts: dict[str, int] = {}
 
 
-class Vault:
-    """Surrogates by run: the same value, the same name. Bounded in runs and in values, in memory only."""
+class _Shelf:
+    """What several vaults of one process share: after a reload the same value has the same name."""
 
-    def __init__(self, max_runs: int, max_values: int) -> None:
+    __slots__ = ("floor", "lock", "runs")
+
+    def __init__(self) -> None:
+        self.runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
+        self.floor = 0
+        self.lock = threading.Lock()
+
+
+class Vault:
+    """Surrogates by run: the same value, the same name. Bounded in runs and in values, in memory only.
+
+    One made with ``previous`` goes on with its surrogates.
+    """
+
+    def __init__(self, max_runs: int, max_values: int, previous: Vault | None = None) -> None:
         self._max_runs = max_runs
         self._max_values = max_values
-        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
-        self._floor = 0
-        self._lock = threading.Lock()
+        self._shelf: _Shelf = previous._shelf if previous is not None else _Shelf()
 
     def surrogate(self, run: tuple[str, str], entity: str, value: str, *, look_only: bool) -> str:
         """Return the value's surrogate in the run; with ``look_only`` nothing is remembered."""
-        with self._lock:
-            table = self._runs.get(run) or self._new(run, look_only=look_only)
+        with self._shelf.lock:
+            table = self._shelf.runs.get(run) or self._new(run, look_only=look_only)
             known = table.by_value.get((entity, value))
             if known is not None:
                 return known
@@ -114,7 +126,7 @@ class Vault:
             count = table.counts.get(entity, 0) + 1
             name = f"<{entity}_{table.floor + count}>"
             if not look_only:
-                self._runs.move_to_end(run)
+                self._shelf.runs.move_to_end(run)
                 table.by_value[entity, value] = name
                 table.values[name] = value
                 table.counts[entity] = count
@@ -123,16 +135,16 @@ class Vault:
     def _new(self, run: tuple[str, str], *, look_only: bool) -> _Run:
         """Return the table of a run not seen before, or forgotten; remembered unless only looked at."""
         if look_only:
-            return _Run(self._floor)
-        while len(self._runs) >= self._max_runs:
-            _, old = self._runs.popitem(last=False)
-            self._floor = max(self._floor, old.floor + max(old.counts.values(), default=0))
-        table = self._runs[run] = _Run(self._floor)
+            return _Run(self._shelf.floor)
+        while len(self._shelf.runs) >= self._max_runs:
+            _, old = self._shelf.runs.popitem(last=False)
+            self._shelf.floor = max(self._shelf.floor, old.floor + max(old.counts.values(), default=0))
+        table = self._shelf.runs[run] = _Run(self._shelf.floor)
         return table
 
     def restored(self, text: str, run: tuple[str, str]) -> str:
         """Return the text with the surrogates of this run turned back."""
-        with self._lock:
-            table = self._runs.get(run)
+        with self._shelf.lock:
+            table = self._shelf.runs.get(run)
             values = dict(table.values) if table is not None else {}
         return _SURROGATE.sub(lambda match: values.get(match.group(), match.group()), text)

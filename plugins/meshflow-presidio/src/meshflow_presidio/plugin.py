@@ -75,6 +75,11 @@ class PresidioPlugin(Plugin[PresidioSettings]):
         self._allow_in = {tool: frozenset(names) for tool, names in settings.allow_in.items()}
         self._record_action = Action(settings.record_action)
 
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Go on with the surrogates of runs under way, so that one value does not get two names."""
+        if isinstance(previous, PresidioPlugin):
+            self._vault = Vault(self.settings.vault_runs, self.settings.vault_values, previous._vault)
+
     @hookimpl
     async def startup(self) -> None:
         """Import Presidio and build the recognisers, off the event loop."""
