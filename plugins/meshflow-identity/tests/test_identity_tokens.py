@@ -494,6 +494,24 @@ async def test_a_resumed_step_is_who_asked_unless_revoked_since() -> None:
         assert decision.fact is asked if code is None else decision.code == code
 
 
+async def test_a_resumed_step_takes_no_other_principals_token() -> None:
+    gate = Gate()
+    asked = await gate.principal(token(tenant="acme", exp=NOW_S + 1))
+    gate.clock.advance(60)
+    for credential, code in (
+        (token(tenant="acme", exp=NOW_S + 1), None),
+        (token(tenant="acme", jti="t2"), None),
+        (token(tenant="globex", jti="t3"), "identity_verification.approval_mismatch"),
+        (token(tenant="acme", sub="bob", agent_id="alice"), "identity_verification.approval_mismatch"),
+        (token(OTHER_ED, tenant="acme"), "identity_verification.bad_signature"),
+        ("nonsense", "identity_verification.token_malformed"),
+    ):
+        context = gate.step(credential)
+        context._state.approval = approval(asked)
+        decision = await gate.ask(context)
+        assert decision.fact is asked if code is None else decision.code == code
+
+
 async def test_a_wrong_key_is_a_configuration_error_at_startup_and_denies_without_it(tmp_path: Path) -> None:
     gate = Gate(tmp_path, keys=[{"pem": "missing.pem"}])
     with pytest.raises(ConfigError, match=r"missing\.pem"):

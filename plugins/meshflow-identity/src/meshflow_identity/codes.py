@@ -29,6 +29,7 @@ TOKEN_REPLAYED: Final = "identity_verification.token_replayed"  # noqa: S105
 BINDINGS_FULL: Final = "identity_verification.bindings_full"
 REVOKED: Final = "identity_verification.revoked"
 AGENT_MISMATCH: Final = "identity_verification.agent_mismatch"
+APPROVAL_MISMATCH: Final = "identity_verification.approval_mismatch"
 INVALID_AGENT: Final = "identity_verification.invalid_agent"
 
 CODES: Final[dict[str, str]] = {
@@ -57,5 +58,6 @@ CODES: Final[dict[str, str]] = {
     BINDINGS_FULL: "As many unexpired tokens are bound to runs as the settings allow.",
     REVOKED: "The token, its subject or its agent has been revoked.",
     AGENT_MISMATCH: "The step names another agent than the token does.",
+    APPROVAL_MISMATCH: "A step that waited for a person is handed in again with another principal's token.",
     INVALID_AGENT: "The agent id is not 1 to 256 printable characters.",
 }
