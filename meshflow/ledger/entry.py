@@ -18,7 +18,9 @@ from meshflow.ledger.chain import SALT_BYTES, commitment, entry_hash
 from meshflow.record import StageResult, StepRecord, Verdict
 
 VERSION = 1
-KINDS = ("intent", "step", "approval", "erasure", "close")
+KINDS = ("intent", "step", "approval", "erasure", "close", "fork", "retention")
+UNBOUND = frozenset({"erasure", "retention"})
+"""What may follow the close of a run."""
 
 # The order is part of the store's format: a payload's row number is its entry's times 16 plus the field's place here.
 FIELDS = ("input", "output", "metadata", "reason", "results", "principal", "request_salt", "approver")
@@ -48,6 +50,10 @@ class Written:
     seq: int
     step_id: str
     entry_hash: str
+    step_index: int | None = None
+    """A step's place among the steps of its run."""
+    position: int = -1
+    """The entry's place in the ledger, from 0: its leaf in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +256,21 @@ def intent_contents(intent: Intent) -> dict[str, Any]:
     return contents
 
 
+def fork_fields(
+    run_id: str, parent: tuple[str, int, str], tenant: str, at_us: int, fields: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the immutable fields of a fork's first entry.
+
+    ``parent`` is the run forked, how many of its steps are inherited, and the entry hash of the last of those in
+    hexadecimal, or with none inherited the genesis hash of the parent.
+    """
+    return {
+        **(fields or {}),
+        "v": VERSION, "kind": "fork", "run_id": run_id, "step_id": "", "attempt": 0, "tenant_id": tenant,
+        "started_us": at_us, "parent_run_id": parent[0], "parent_steps": parent[1], "parent_entry_hash": parent[2],
+    }  # fmt: skip
+
+
 def principal_document(principal: Principal) -> dict[str, Any]:
     """Return a principal's JSON form."""
     return {
@@ -285,6 +306,8 @@ class StoredEntry:
     entry_hash: bytes
     body: bytes
     payloads: Mapping[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    step_index: int | None = None
+    position: int = -1
 
     def intact(self) -> bool:
         """Say whether the entry has its own hash and each payload that is left is the one committed to."""

@@ -38,6 +38,7 @@ from meshflow.step import Approval
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # Above this many bytes of payload the rest of the encoding leaves the event loop; below, the thread would cost more.
 _BULKY = 128 * 1024
+_VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
 class ReplayLedger:
@@ -130,23 +131,23 @@ class ReplayLedger:
 
     async def run_summary(self, run_id: str, *, tenant: str | None = None) -> dict[str, Any]:
         """Return what a run's steps sum up to; an unknown run has none."""
-        rows = await self._store.totals(run_id, self._scope(tenant))
-        verdicts: dict[str, int] = {}
-        for _, verdict, steps, *_rest in rows:
-            verdicts[verdict] = verdicts.get(verdict, 0) + steps
-        micro_usd = sum(row[3] for row in rows)
+        scope = self._scope(tenant)
+        rows = await self._store.totals(run_id, scope)
+        total = {name: sum(row[name] for row in rows) for name in ("steps", "cost_micro_usd", "tokens", *_VERDICTS)}
+        started = [row["first_us"] for row in rows if row["first_us"] is not None]
+        ended = [row["last_us"] for row in rows if row["last_us"] is not None]
         return {
             "run_id": run_id,
-            "steps": sum(row[2] for row in rows),
-            "nodes": list(dict.fromkeys(row[0] for row in rows)),
-            "total_cost_usd": micro_usd / 1_000_000,
-            "total_cost_micro_usd": micro_usd,
-            "total_tokens": sum(row[4] for row in rows),
-            "blocked_steps": sum(steps for verdict, steps in verdicts.items() if verdict != "commit"),
-            "verdicts": verdicts,
+            "steps": total["steps"],
+            "nodes": await self._store.nodes(run_id, scope),
+            "total_cost_usd": total["cost_micro_usd"] / 1_000_000,
+            "total_cost_micro_usd": total["cost_micro_usd"],
+            "total_tokens": total["tokens"],
+            "blocked_steps": total["steps"] - total["commits"],
+            "verdicts": {verdict: total[name] for name, verdict in _VERDICTS.items() if total[name]},
             "timestamps": {
-                "start": timestamp(min(row[5] for row in rows)) if rows else None,
-                "end": timestamp(max(row[6] for row in rows)) if rows else None,
+                "start": timestamp(min(started)) if started else None,
+                "end": timestamp(max(ended)) if ended else None,
             },
         }
 

@@ -7,65 +7,19 @@ import time
 from pathlib import Path
 
 from meshflow.errors import LedgerError
+from meshflow.ledger.migrate import from_version_1
+from meshflow.ledger.sqlite_log import create_log, new_origin
+from meshflow.ledger.tables import SCHEMA_VERSION, TABLES, run_script
 
 APPLICATION_ID = 0x4D46_4C47  # "MFLG", so that no other database is taken for a ledger
-SCHEMA_VERSION = 1
-
-_TABLES = """
-CREATE TABLE entries (
-  id INTEGER PRIMARY KEY,  -- place in the ledger, from 1 without gaps
-  run_id TEXT NOT NULL,
-  seq INTEGER NOT NULL,
-  kind TEXT NOT NULL,
-  step_id TEXT NOT NULL,
-  attempt INTEGER NOT NULL,
-  tenant_id TEXT NOT NULL,
-  node_id TEXT,
-  verdict TEXT,
-  code TEXT,
-  cost_micro_usd INTEGER NOT NULL,
-  tokens INTEGER NOT NULL,
-  started_us INTEGER NOT NULL,
-  duration_ns INTEGER NOT NULL,
-  approval_id TEXT,
-  prev_hash BLOB NOT NULL,
-  entry_hash BLOB NOT NULL,
-  body BLOB NOT NULL
-);
-CREATE UNIQUE INDEX entries_place ON entries (run_id, seq);
-CREATE UNIQUE INDEX entries_key ON entries (run_id, step_id, attempt, kind);
-CREATE INDEX entries_approval ON entries (approval_id) WHERE approval_id IS NOT NULL;
-CREATE INDEX entries_close ON entries (run_id) WHERE kind = 'close';
-CREATE INDEX entries_erasure ON entries (run_id) WHERE kind = 'erasure';
-CREATE TABLE payloads (
-  id INTEGER PRIMARY KEY,  -- the entry's id times 16, plus the field's number
-  salt BLOB NOT NULL,
-  data BLOB NOT NULL
-);
-CREATE TABLE runs (
-  id INTEGER PRIMARY KEY,
-  run_id TEXT NOT NULL,
-  tenant_id TEXT NOT NULL,
-  first_seq INTEGER NOT NULL  -- the tenant's first entry in the run; 0 for whoever began it
-);
-CREATE UNIQUE INDEX runs_key ON runs (run_id, tenant_id);
-CREATE INDEX runs_tenant ON runs (tenant_id, id);
-CREATE TRIGGER entries_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER entries_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER runs_update BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER runs_delete BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER payloads_update BEFORE UPDATE ON payloads BEGIN SELECT RAISE(ABORT, 'payloads never change'); END;
-CREATE TRIGGER payloads_delete BEFORE DELETE ON payloads
-WHEN NOT EXISTS (
-  SELECT 1 FROM entries mine JOIN entries other ON other.run_id = mine.run_id
-  WHERE mine.id = OLD.id / 16 AND other.kind = 'erasure'
-)
-BEGIN SELECT RAISE(ABORT, 'a payload goes only with an erasure entry'); END;
-"""
 
 
 class EmptyFileError(LedgerError):
     """The file is there and holds nothing, as while another process makes the ledger; it reads as an empty one."""
+
+
+class OldSchemaError(LedgerError):
+    """The file is of an older schema; opening it for writing brings it up to date."""
 
 
 def open_writer(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
@@ -103,15 +57,19 @@ def _open(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Create the tables in one transaction, or check that they are those of this version."""
+    """Create the tables, or bring those of an older version up to date, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not check_version(connection, path):
+        version = check_version(connection, path)
+        if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")
-            for statement in _statements(_TABLES):
-                connection.execute(statement)
+            run_script(connection, TABLES)
+            create_log(connection, new_origin())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        elif version == 1:
+            from_version_1(connection)
+        if version != SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -120,33 +78,22 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _statements(script: str) -> list[str]:
-    """Split a script, since ``executescript`` would commit the transaction first."""
-    statements, lines = [], []
-    for line in script.strip().splitlines():
-        lines.append(line)
-        if sqlite3.complete_statement(statement := "\n".join(lines)):
-            statements.append(statement)
-            lines = []
-    return statements
-
-
 def _is_ledger(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the file holds a ledger already; LedgerError for a newer one, or for another kind of database."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version, 0 for no ledger yet; LedgerError for a newer one, or for another kind of database."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        return False
+        return 0
     if not _is_ledger(connection):
         raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"{path} has ledger schema {version}, this meshflow knows up to {SCHEMA_VERSION}; upgrade meshflow"
         )
-    return True
+    return version
 
 
 def reader_uris(path: Path) -> tuple[str, ...]:
@@ -169,7 +116,9 @@ def open_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
             connection = sqlite3.connect(
                 uri, uri=True, isolation_level=None, timeout=busy_timeout_ms / 1_000, check_same_thread=False
             )
-            if check_version(connection, path):
+            if version := check_version(connection, path):
+                if version < SCHEMA_VERSION:
+                    raise OldSchemaError(f"{path} has ledger schema {version}; open it once for writing")
                 return connection
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")

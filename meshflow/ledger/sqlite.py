@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.errors import LedgerError
+from meshflow.ledger import sqlite_jobs
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
-from meshflow.ledger.schema import EmptyFileError, explain, open_reader
+from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
 from meshflow.ledger.sqlite_append import SqliteAppender
+from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.verify import unknown_run, verify_run
 from meshflow.ledger.writer import GroupWriter
 
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
     from meshflow.ledger.store import LedgerStore
 
 T = TypeVar("T")
+RUN_TOTALS = (
+    "run_id", "tenant_id", "first_seq", "parent_run_id", "parent_steps", "entries", "steps", "commits", "rejects",
+    "escalates", "errors", "cost_micro_usd", "tokens", "first_us", "last_us",
+)  # fmt: skip
 _PAGE = 256
 _ENTRY = (
-    "e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, p.id % 16, p.salt, p.data "
+    "e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, e.step_index, e.id, p.id % 16, p.salt, p.data "
     "FROM chosen c JOIN entries e ON e.id = c.id "
     "LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 ORDER BY e.id, p.id"
 )
@@ -60,13 +66,21 @@ class SqliteStore:
 
     async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
         """Append the closing entry."""
-        return await self._run(partial(self._appender.close_run, run_id, tenant, at_us))
+        return await self._run(partial(sqlite_jobs.close_run, self._appender, run_id, tenant, at_us))
+
+    async def fork_run(
+        self, run_id: str, parent_run_id: str, from_step: int, tenant: str | None, at_us: int,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Written:  # fmt: skip
+        """Begin a run that inherits steps by reference."""
+        job = partial(sqlite_jobs.fork_run, self._appender, run_id, parent_run_id, from_step, tenant, at_us, fields)
+        return await self._run(job)
 
     async def erase(
         self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
     ) -> int:
         """Delete payloads under a tombstone."""
-        job = partial(self._appender.erase, run_id, fields, reason, authority, tenant, at_us)
+        job = partial(sqlite_jobs.erase, self._appender, run_id, fields, (reason, authority), tenant, at_us)
         return await self._run(job)
 
     async def _run(self, job: Callable[[], T]) -> T:
@@ -75,30 +89,83 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
-    async def entries(self, run_id: str, kind: str, tenant: str | None = None) -> AsyncIterator[StoredEntry]:
+    async def entries(
+        self, run_id: str, kind: str, tenant: str | None = None, *, inherited: bool = True, after: int = -1
+    ) -> AsyncIterator[StoredEntry]:
         """Yield a run's entries of one kind in order; each page is one statement, so one snapshot."""
-        after = -1
+        if kind == "step" and inherited:
+            for part in (await self._segments(run_id))[:-1]:
+                async for entry in self._pages(part, "step_index", "step", tenant, after):
+                    yield entry
+        ordered = "step_index" if kind == "step" else "seq"
+        async for entry in self._pages(Segment(run_id, 0, ENDLESS), ordered, kind, tenant, after):
+            yield entry
+
+    async def _pages(
+        self, part: Segment, place: str, kind: str, tenant: str | None, after: int
+    ) -> AsyncIterator[StoredEntry]:
+        after = max(after, part.start - 1)
         while True:
             page = await self._entries(
-                f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.seq > :after AND e.kind = :kind AND {_SCOPE} "
-                "ORDER BY e.seq LIMIT :limit",
-                {"run": run_id, "after": after, "kind": kind, "tenant": tenant, "limit": _PAGE},
+                f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.{place} > :after AND e.{place} < :stop "
+                f"AND e.kind = :kind AND {_SCOPE} ORDER BY e.{place} LIMIT :limit",
+                {"run": part.run_id, "after": after, "stop": part.stop, "kind": kind, "tenant": tenant, "limit": _PAGE},
             )
             for entry in page:
                 yield entry
             if len(page) < _PAGE:
                 return
-            after = page[-1].seq
+            last = page[-1]
+            after = last.seq if last.step_index is None else last.step_index
+
+    async def _segments(self, run_id: str) -> list[Segment]:
+        return segments(await self._fetch(LINEAGE, {"run": run_id}))
 
     async def entry_at(self, run_id: str, index: int, kind: str, tenant: str | None = None) -> StoredEntry | None:
         """Return the entry of a kind by its place, from the end when negative."""
+        if kind == "step" and index >= 0:
+            found = await self._step(run_id, index, tenant) or await self._inherited(run_id, index, tenant)
+            if found is not None or tenant is None:
+                return found
+        found = await self._counted(run_id, index, kind, tenant)
+        if found is None and kind == "step" and index < 0:
+            return await self._inherited_from_the_end(run_id, index, tenant)
+        return found
+
+    async def _counted(self, run_id: str, index: int, kind: str, tenant: str | None) -> StoredEntry | None:
+        """Return an entry by counting to it: those of a kind, and of a tenant among others, have no index."""
+        place = "step_index" if kind == "step" else "seq"
         order, offset = ("ASC", index) if index >= 0 else ("DESC", -index - 1)
+        shared = "AND EXISTS (SELECT 1 FROM runs WHERE run_id = :run AND tenant_id <> :tenant)"
         found = await self._entries(
             f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.kind = :kind AND {_SCOPE} "
-            f"ORDER BY e.seq {order} LIMIT 1 OFFSET :offset",
+            f"AND e.{place} IS NOT NULL {shared if kind == 'step' and index >= 0 else ''} "
+            f"ORDER BY e.{place} {order} LIMIT 1 OFFSET :offset",
             {"run": run_id, "kind": kind, "tenant": tenant, "offset": offset},
         )
         return found[0] if found else None
+
+    async def _step(self, run_id: str, index: int, tenant: str | None) -> StoredEntry | None:
+        found = await self._entries(
+            "SELECT e.id FROM entries e WHERE e.run_id = :run AND e.step_index = :index AND (:tenant IS NULL "
+            "OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.run_id = :run AND r.tenant_id <> :tenant))",
+            {"run": run_id, "index": index, "tenant": tenant},
+        )
+        return found[0] if found else None
+
+    async def _inherited(self, run_id: str, index: int, tenant: str | None) -> StoredEntry | None:
+        for part in (await self._segments(run_id))[:-1]:
+            if part.start <= index < part.stop:
+                return await self._step(part.run_id, index, tenant)
+        return None
+
+    async def _inherited_from_the_end(self, run_id: str, index: int, tenant: str | None) -> StoredEntry | None:
+        """Return a step counted back past a fork's own ones; a fork has the tenant of what it inherits."""
+        parts = await self._segments(run_id)
+        if len(parts) < 2:
+            return None
+        (own,) = await self._fetch("SELECT count(step_index) FROM entries WHERE run_id = :run", {"run": run_id})
+        return await self._inherited(run_id, parts[-1].start + own[0] + index, tenant)
 
     async def runs(self, limit: int, offset: int, before: str | None, tenant: str | None) -> list[str]:
         """Return run ids, the newest first."""
@@ -110,15 +177,23 @@ class SqliteStore:
         )
         return [row[0] for row in rows]
 
-    async def totals(self, run_id: str, tenant: str | None) -> list[tuple[Any, ...]]:
-        """Return what a run's steps sum up to, by node and verdict, in the order in which the nodes first appear."""
+    async def totals(self, run_id: str, tenant: str | None) -> list[dict[str, Any]]:
+        """Return what is kept of a run, a row for each tenant in it."""
+        scope = "run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant)"
+        parameters = {"run": run_id, "tenant": tenant}
         rows = await self._fetch(
-            "SELECT e.node_id, e.verdict, count(*), sum(e.cost_micro_usd), sum(e.tokens), min(e.started_us), "
-            "max(e.started_us + e.duration_ns / 1000) FROM entries e "
-            f"WHERE e.run_id = :run AND e.kind = 'step' AND {_SCOPE} GROUP BY 1, 2 ORDER BY min(e.seq)",
+            f"SELECT {', '.join(RUN_TOTALS)} FROM runs WHERE {scope} ORDER BY first_seq", parameters
+        )
+        return [dict(zip(RUN_TOTALS, row, strict=True)) for row in rows]
+
+    async def nodes(self, run_id: str, tenant: str | None) -> list[str]:
+        """Return the nodes of a run's own steps in the order in which they first appear."""
+        rows = await self._fetch(
+            "SELECT node_id FROM run_nodes WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant) "
+            "GROUP BY node_id ORDER BY min(first_seq)",
             {"run": run_id, "tenant": tenant},
         )
-        return [tuple(row) for row in rows]
+        return [row[0] for row in rows]
 
     async def escalations(self, approval_id: str | None, tenant: str | None) -> list[StoredEntry]:
         """Return the steps that wait, or the one with an approval id."""
@@ -166,7 +241,11 @@ class SqliteStore:
 
     async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
         """Check a run over a connection of its own, in a thread, at one snapshot."""
-        return await asyncio.to_thread(self._verify, run_id, tenant)
+        try:
+            return await asyncio.to_thread(self._verify, run_id, tenant)
+        except OldSchemaError:
+            await self.open()
+            return await asyncio.to_thread(self._verify, run_id, tenant)
 
     def _verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
         if not self._path.exists():
@@ -205,8 +284,11 @@ class SqliteStore:
             from meshflow.ledger.sqlite_read import Reader  # imports aiosqlite, which only reads need
 
             path, timeout = self._path, self._busy_timeout_ms
-            reader = Reader(lambda: open_reader(path, timeout))
-            await reader
+            try:
+                await (reader := Reader(lambda: open_reader(path, timeout)))
+            except OldSchemaError:
+                await self.open()
+                await (reader := Reader(lambda: open_reader(path, timeout)))
             if self._reader is None and not self._closed:
                 self._reader = reader
             else:
@@ -231,10 +313,10 @@ def _grouped(rows: Iterable[Any]) -> list[StoredEntry]:
     """Turn one row a payload into one entry each."""
     found: list[StoredEntry] = []
     payloads: dict[str, tuple[bytes, bytes]] = {}
-    for run_id, seq, prev, digest, body, number, salt, data in rows:
-        if not found or (found[-1].run_id, found[-1].seq) != (run_id, seq):
+    for run_id, seq, prev, digest, body, index, entry_id, number, salt, data in rows:
+        if not found or found[-1].position != entry_id - 1:
             payloads = {}
-            found.append(StoredEntry(run_id, seq, prev, digest, body, payloads))
+            found.append(StoredEntry(run_id, seq, prev, digest, body, payloads, index, entry_id - 1))
         if number is not None and number < len(FIELDS):
             payloads[FIELDS[number]] = (salt, data)
     return found

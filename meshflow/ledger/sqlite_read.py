@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
 from sqlite3 import Connection as SqliteConnection
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
 
@@ -18,8 +19,24 @@ class Reader(aiosqlite.Connection):
 
     def __init__(self, connector: Callable[[], SqliteConnection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
+        self._stopped: asyncio.Future[Any] | None = None
         thread: Any = getattr(self, "_thread", self)  # in older releases the connection is the thread
         thread.daemon = True
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Connect. Where that fails, the thread's end is waited for: it reports to a loop that may soon be closed."""
+        try:
+            yield from super().__await__()
+        except BaseException:
+            if self._stopped is not None:
+                yield from self._stopped
+            raise
+        return self
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """End the thread once it has done what it was handed."""
+        self._stopped = super().stop()
+        return self._stopped
 
     def __del__(self) -> None:
         if self._connection is not None:

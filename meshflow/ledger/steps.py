@@ -40,6 +40,7 @@ def step_dict(entry: StoredEntry) -> dict[str, Any]:
     return {
         **{name: value for name, value in body.items() if name not in {"v", "commitments", "stages", "unsafe"}},
         "seq": entry.seq,
+        "step_index": entry.step_index,
         "input_task": payloads.get("input"),
         "output_content": payloads.get("output"),
         "blocked": blocked,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Protocol
 
 from meshflow.ledger.entry import Draft, StoredEntry, Written
@@ -40,20 +40,46 @@ class LedgerStore(Protocol):
         """Append a tombstone and delete the payloads that it names, in one transaction; return how many went."""
         ...
 
-    def entries(self, run_id: str, kind: str, tenant: str | None = None) -> AsyncIterator[StoredEntry]:
-        """Yield a run's entries of one kind in order, with their payloads."""
+    async def fork_run(
+        self, run_id: str, parent_run_id: str, from_step: int, tenant: str | None, at_us: int,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Written:  # fmt: skip
+        """Begin a run that inherits the parent's steps 0 to from_step-1 by reference, with further fields in its body.
+
+        LedgerError when the parent has not so many steps; LedgerConflictError when the run has begun already.
+        """
+        ...
+
+    def entries(
+        self, run_id: str, kind: str, tenant: str | None = None, *, inherited: bool = True, after: int = -1
+    ) -> AsyncIterator[StoredEntry]:
+        """Yield a run's entries of one kind in order, with their payloads.
+
+        Steps come after step index ``after``, and those that a fork inherits come first, under the run id that they
+        were written with; entries of other kinds come after sequence number ``after``.
+        """
         ...
 
     async def entry_at(self, run_id: str, index: int, kind: str, tenant: str | None = None) -> StoredEntry | None:
-        """Return the entry of a kind by its place among those of that kind, from 0; from the end when negative."""
+        """Return a step by its index, or an entry of another kind by its place among those; from the end if negative.
+
+        An index counts the steps of a run, inherited ones too; with a tenant, in a run of several, that tenant's alone.
+        """
         ...
 
     async def runs(self, limit: int, offset: int, before: str | None, tenant: str | None) -> list[str]:
         """Return the ids of runs, the newest first; with ``before``, those begun before that run."""
         ...
 
-    async def totals(self, run_id: str, tenant: str | None) -> list[tuple[Any, ...]]:
-        """Return (node_id, verdict, steps, cost_micro_usd, tokens, first start, last end) by node and verdict."""
+    async def totals(self, run_id: str, tenant: str | None) -> list[dict[str, Any]]:
+        """Return the running totals of a run, one dict for each tenant in it; see RUN_TOTALS of ``sqlite``.
+
+        Only the run's own steps count, not those that it inherits.
+        """
+        ...
+
+    async def nodes(self, run_id: str, tenant: str | None) -> list[str]:
+        """Return the nodes of a run's own steps in the order in which they first appear."""
         ...
 
     async def escalations(self, approval_id: str | None, tenant: str | None) -> list[StoredEntry]:

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from meshflow.ledger.chain import commitment, entry_hash, genesis_hash
-from meshflow.ledger.entry import COLUMNS, FIELDS, columns_of
+from meshflow.ledger.entry import COLUMNS, FIELDS, UNBOUND, columns_of
+from meshflow.ledger.sqlite_lineage import LINEAGE, Segment, segments, step_hash
+from meshflow.ledger.totals import RunTotals
 
 CHECKED = ("chain", "columns", "commitments", "erasures", "keys", "places", "run_index")
 NOT_CHECKED = ("merkle_log", "checkpoint", "anchor", "witness")
@@ -65,13 +67,24 @@ class _Check:
         self._previous = genesis_hash(run_id)
         self._last_id = 0
         self._keys: set[tuple[Any, ...]] = set()
-        self._tenants: dict[str, int] = {}
+        self._totals = RunTotals(run_id)
+        self._next_step = 0
         self._missing: dict[tuple[int, str], str] = {}
         self._closed = False
+        self._parents: list[Segment] = []
 
     def result(self) -> dict[str, Any]:
+        errors = self._own()
+        for part in self._parents:
+            of_parent = _Check(self._connection, part.run_id, None)._own()
+            errors += [f"run {part.run_id!r}, which it inherits from: {error}" for error in of_parent]
+        state = "closed" if self._closed else "open"
+        return _result(self._run_id, state, self._steps, errors, CHECKED)
+
+    def _own(self) -> list[str]:
+        """Check the run's own entries and return what is wrong with them."""
         rows = self._connection.execute(
-            f"SELECT id, seq, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
+            f"SELECT id, seq, step_index, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
             "WHERE run_id = ? ORDER BY seq, id",
             (self._run_id,),
         )
@@ -82,14 +95,13 @@ class _Check:
                 break
         else:
             self._at_end()
-        state = "closed" if self._closed else "open"
-        return _result(self._run_id, state, self._steps, self._errors, CHECKED)
+        return self._errors
 
     def _say(self, seq: object, step_id: object, problem: str) -> None:
         self._errors.append(f"entry {seq} (step {step_id!r}): {problem}")
 
     def _entry(self, row: tuple[Any, ...], payloads: Mapping[int, tuple[Any, Any]]) -> None:
-        entry_id, seq, *columns, prev, digest, body = row
+        entry_id, seq, index, *columns, prev, digest, body = row
         step_id, before = columns[1], len(self._errors)
         if seq != self._count:
             self._say(seq, step_id, f"entry {self._count} is missing, or a place is taken twice")
@@ -108,7 +120,7 @@ class _Check:
         try:
             self._against_body(seq, columns, document)
             self._against_payloads(seq, step_id, document, payloads)
-            self._follow(seq, columns, document)
+            self._follow(seq, index, columns, document)
         except (TypeError, ValueError, AttributeError, KeyError):
             self._say(seq, step_id, "its body does not have the form of an entry")
         if columns[0] == "step" and self._tenant in (None, columns[3]) and len(self._errors) == before:
@@ -141,17 +153,23 @@ class _Check:
             if number >= len(FIELDS) or FIELDS[number] not in commitments:
                 self._say(seq, step_id, f"payload number {number} is there without a commitment")
 
-    def _follow(self, seq: Any, columns: list[Any], document: dict[str, Any]) -> None:
+    def _follow(self, seq: Any, index: Any, columns: list[Any], document: dict[str, Any]) -> None:
         """Check what the entry means for the run: its key, its tenant, erasures and the close."""
-        kind, step_id, attempt, tenant = columns[:4]
+        kind, step_id, attempt = columns[:3]
         key = (step_id, attempt, kind)
         if key in self._keys:
             self._say(seq, step_id, f"a second {kind} entry of attempt {attempt}")
         self._keys.add(key)
-        self._tenants.setdefault(tenant, seq)
+        self._totals.add(seq, columns_of(document), document)
+        wanted = self._next_step if kind == "step" else None
+        if index != wanted or type(index) is not type(wanted):
+            self._say(seq, step_id, f"its step index is {index}, not {wanted}")
+        self._next_step += kind == "step"
+        if kind == "fork":
+            self._fork(seq, document)
         if kind == "erasure":
             self._erasure(seq, step_id, document)
-        elif self._closed:
+        elif self._closed and kind not in UNBOUND:
             self._say(seq, step_id, "it follows the close of the run")
         elif kind == "close":
             self._closed = True
@@ -164,12 +182,26 @@ class _Check:
                 if self._missing.pop((int(erased_seq), name), None) is None:
                     self._say(seq, step_id, f"payload {name} of entry {erased_seq} was erased, and is there")
 
+    def _fork(self, seq: Any, document: dict[str, Any]) -> None:
+        """Check that what a fork inherits is there, and is what it was."""
+        parent, steps, wanted = (document[name] for name in ("parent_run_id", "parent_steps", "parent_entry_hash"))
+        self._next_step = steps
+        if seq != 0:
+            self._say(seq, "", "a fork entry that does not begin the run")
+        found = step_hash(self._connection, parent, steps - 1) if steps else genesis_hash(parent)
+        if found is None:
+            self._say(seq, "", f"the run it forks, {parent!r}, has no step {steps - 1}")
+        elif found.hex() != wanted:
+            self._say(seq, "", f"step {steps - 1} of the run it forks, {parent!r}, is not the one that was forked")
+        self._parents += [part for part in self._lineage() if part.run_id != self._run_id]
+
+    def _lineage(self) -> list[Segment]:
+        return segments(self._connection.execute(LINEAGE, {"run": self._run_id}).fetchall())
+
     def _at_end(self) -> None:
         for (seq, name), step_id in self._missing.items():
             self._say(seq, step_id, f"payload {name} is gone without an erasure entry")
-        indexed = self._connection.execute("SELECT tenant_id, first_seq FROM runs WHERE run_id = ?", (self._run_id,))
-        if sorted(indexed.fetchall(), key=repr) != sorted(self._tenants.items(), key=repr):
-            self._errors.append("the index of runs does not say what the entries say")
+        self._errors += self._totals.differences(self._connection)
         count, last, first = self._connection.execute("SELECT count(*), max(id), min(id) FROM entries").fetchone()
         if count != last or first != 1:
             self._errors.append(f"the ledger has {count} entries in {last} places: entries of some run are gone")

@@ -15,6 +15,7 @@ import pytest
 from meshflow.clock import ManualClock
 from meshflow.ledger import Intent, ReplayLedger
 from meshflow.ledger.chain import entry_hash, genesis_hash
+from meshflow.ledger.migrate import sum_runs
 from meshflow.record import StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]
@@ -68,7 +69,7 @@ def swap_places(db: sqlite3.Connection) -> None:
 
 def splice_from_another_run(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM entries WHERE run_id = 'run-1' AND seq = 5")
-    db.execute("UPDATE entries SET run_id = 'run-1', seq = 5 WHERE run_id = 'run-2' AND seq = 0")
+    db.execute("UPDATE entries SET run_id = 'run-1', seq = 5, step_index = 5 WHERE run_id = 'run-2' AND seq = 0")
 
 
 def swap_payloads(db: sqlite3.Connection) -> None:
@@ -105,6 +106,12 @@ ATTACKS: dict[str, Attack] = {
     "edit duration_ns": column("duration_ns", "1"),
     "edit approval_id": column("approval_id", "'ap'"),
     "edit seq": column("seq", "77"),
+    "edit step_index": column("step_index", "77"),
+    "lose step_index": column("step_index", "NULL"),
+    "edit totals": sql("UPDATE runs SET cost_micro_usd = 0 WHERE run_id = 'run-1'"),
+    "edit verdict counts": sql("UPDATE runs SET commits = 0, rejects = 6 WHERE run_id = 'run-1'"),
+    "hide a node": sql("DELETE FROM run_nodes WHERE run_id = 'run-1'"),
+    "invent a parent": sql("UPDATE runs SET parent_run_id = 'run-2', parent_steps = 0 WHERE run_id = 'run-1'"),
     "edit id": column("id", "1000"),
     "edit the last id": sql("UPDATE entries SET id = 1000 WHERE id = (SELECT max(id) FROM entries)"),
     "edit prev_hash": column("prev_hash", "zeroblob(32)"),
@@ -124,15 +131,15 @@ ATTACKS: dict[str, Attack] = {
     "reorder": swap_places,
     "duplicate an entry": sql(
         "DROP INDEX entries_key",
-        "INSERT INTO entries SELECT 5000, run_id, 8, kind, step_id, attempt, tenant_id, node_id, verdict, code, "
+        "INSERT INTO entries SELECT 5000, run_id, 8, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, code, "
         "cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body FROM entries "
         "WHERE run_id = 'run-1' AND seq = 3",
     ),
     "duplicate in place": sql(
         "DROP INDEX entries_key",
         "DROP INDEX entries_place",
-        "INSERT INTO entries SELECT 5000, run_id, seq, kind, step_id, attempt, tenant_id, node_id, verdict, code, "
-        "cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body FROM entries "
+        "INSERT INTO entries SELECT 5000, run_id, seq, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, "
+        "code, cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body FROM entries "
         "WHERE run_id = 'run-1' AND seq = 3",
     ),
     "splice": splice_from_another_run,
@@ -144,8 +151,8 @@ ATTACKS: dict[str, Attack] = {
     "delete a payload": sql(f"DELETE FROM payloads WHERE id = {HELD} * 16"),
     "delete all payloads": sql("DELETE FROM payloads"),
     "swap payloads": swap_payloads,
-    "invent a payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 7, salt, data FROM payloads LIMIT 1"),
-    "invent an unknown payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 15, salt, data FROM payloads LIMIT 1"),
+    "invent a payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 7, salt, data, NULL FROM payloads LIMIT 1"),
+    "invent an odd payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 15, salt, data, 0 FROM payloads LIMIT 1"),
     "call a deletion an erasure": forge_a_tombstone_in_the_body_of_a_step,
     "hide the run": sql("DELETE FROM runs WHERE run_id = 'run-1'"),
     "give the run away": sql("UPDATE runs SET tenant_id = 'bolt' WHERE run_id = 'run-1'"),
@@ -225,9 +232,21 @@ async def test_errors_name_the_entry(attacked: Callable[[Attack], Path]) -> None
     assert result["steps_verified"] == 5
 
 
+def reindex(db: sqlite3.Connection) -> None:
+    """Make the index of runs say what the entries say."""
+    db.execute("DELETE FROM runs")
+    db.execute("DELETE FROM run_nodes")
+    db.execute(
+        "CREATE VIEW runs_1 AS SELECT min(id) id, run_id, tenant_id, min(seq) first_seq FROM entries GROUP BY 2, 3"
+    )
+    sum_runs(db)
+    db.execute("DROP VIEW runs_1")
+
+
 def cut_the_tail(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM payloads WHERE id / 16 = (SELECT max(id) FROM entries)")
     db.execute("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)")
+    reindex(db)
 
 
 def rewrite_and_relink(db: sqlite3.Connection) -> None:
@@ -242,6 +261,7 @@ def rewrite_and_relink(db: sqlite3.Connection) -> None:
             (changed, previous, digest, seq),
         )
         previous = digest
+    reindex(db)
 
 
 @pytest.mark.parametrize("attack", [cut_the_tail, rewrite_and_relink])

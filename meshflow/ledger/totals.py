@@ -1,0 +1,68 @@
+"""What the index of runs must say, summed up from the entries."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+_VERDICTS = ("commit", "reject", "escalate", "error")
+_NAMES = (
+    "first_seq", "parent_run_id", "parent_steps", "entries", "steps", "commits", "rejects", "escalates", "errors",
+    "cost_micro_usd", "tokens", "first_us", "last_us",
+)  # fmt: skip
+
+
+class RunTotals:
+    """Sums up a run as its entries pass, and compares with the rows of ``runs`` and ``run_nodes``."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._rows: dict[Any, list[Any]] = {}
+        self._nodes: dict[tuple[Any, Any], int] = {}
+
+    def add(self, seq: int, columns: tuple[Any, ...], document: Mapping[str, Any]) -> None:
+        """Count an entry."""
+        kind, _, _, tenant, node, verdict, _, cost, tokens, started, duration, _ = columns
+        row = self._rows.get(tenant)
+        if row is None:
+            row = self._rows[tenant] = [seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
+        row[3] += 1
+        if kind == "fork":
+            row[1], row[2] = document["parent_run_id"], document["parent_steps"]
+        if kind != "step":
+            return
+        end = started + duration // 1_000
+        row[4] += 1
+        row[5 + _VERDICTS.index(verdict)] += 1
+        row[9] += cost
+        row[10] += tokens
+        row[11] = started if row[11] is None else min(row[11], started)
+        row[12] = end if row[12] is None else max(row[12], end)
+        if node is not None:
+            self._nodes.setdefault((tenant, node), seq)
+
+    def differences(self, connection: sqlite3.Connection) -> list[str]:
+        """Return what the index of runs says otherwise."""
+        stored = {
+            row[0]: list(row[1:])
+            for row in connection.execute(
+                f"SELECT tenant_id, {', '.join(_NAMES)} FROM runs WHERE run_id = ?",  # noqa: S608 - names from above
+                (self._run_id,),
+            )
+        }
+        problems = []
+        for tenant in [*self._rows, *(tenant for tenant in stored if tenant not in self._rows)]:
+            mine, theirs = self._rows.get(tenant), stored.get(tenant)
+            if mine is None or theirs is None:
+                problems.append(f"the index of runs {'lacks' if mine else 'invents'} tenant {tenant!r}")
+            else:
+                wrong = [name for name, ours, its in zip(_NAMES, mine, theirs, strict=True) if repr(ours) != repr(its)]
+                if wrong:
+                    problems.append(f"the index of runs does not say what the entries say of {', '.join(wrong)}")
+        nodes = connection.execute(
+            "SELECT tenant_id, node_id, first_seq FROM run_nodes WHERE run_id = ?", (self._run_id,)
+        ).fetchall()
+        if {(tenant, node): seq for tenant, node, seq in nodes} != self._nodes:
+            problems.append("the index of nodes does not say what the entries say")
+        return problems
