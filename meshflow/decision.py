@@ -9,6 +9,8 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from meshflow.frozen import opened
+
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -83,7 +85,16 @@ class Decision:
         evidence: Mapping[str, Any] = _NOTHING,
     ) -> Decision:
         """Return a decision that lets the step go on."""
-        return cls(_ALLOW, code, reason, fact, replacement, obligations, evidence)
+        decision = _Open()
+        decision.effect = _ALLOW
+        decision.code = code
+        decision.reason = reason
+        decision.fact = fact
+        decision.replacement = replacement
+        decision.obligations = obligations
+        decision.evidence = evidence
+        decision.__class__ = Decision
+        return decision  # type: ignore[no-any-return]
 
     @classmethod
     def deny(cls, code: str, reason: str, *, evidence: Mapping[str, Any] = _NOTHING) -> Decision:
@@ -103,3 +114,4 @@ class Decision:
 
 # Enum member look-up goes through the metaclass; hoisted, it costs a quarter.
 _DENY, _ESCALATE, _ALLOW, _ABSTAIN = Effect.DENY, Effect.ESCALATE, Effect.ALLOW, Effect.ABSTAIN
+_Open = opened(Decision)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from meshflow.decision import Effect
 from meshflow.errors import StepDeniedError
 from meshflow.facts import Principal
+from meshflow.frozen import opened
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -194,3 +195,8 @@ class RuntimeOutcome:
     def failed(self, code: str, reason: str, *, recorded: bool) -> RuntimeOutcome:
         """Return this outcome turned into a failure without an output."""
         return replace(self, status=Status.FAILED, output=None, code=code, reason=reason, recorded=recorded)
+
+
+OpenRecord = opened(StepRecord)
+OpenOutcome = opened(RuntimeOutcome)
+"""What the kernel fills in and then closes: see ``frozen``."""

@@ -164,7 +164,7 @@ class StepState:
     """All that is known of one step while it runs; written by the kernel alone."""
 
     __slots__ = (
-        "approval", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input",
+        "approval", "asking", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input",
         "obligations", "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
     )  # fmt: skip
 
@@ -185,6 +185,7 @@ class StepState:
         self.obligations: tuple[Obligation, ...] = ()
         self.purpose = Purpose.ENFORCE
         self.approval: Approval | None = None
+        self.asking: Any = None
         self.handed: Any = None
         self.elapsed_ns = 0
         self.stream: StreamState | None = None
@@ -192,15 +193,25 @@ class StepState:
 
     def look(self, purpose: Purpose) -> StepState:
         """Return a copy for a hook that may only look."""
-        copy = StepState(self.step, self.run_id, self.step_id, self.clock, self.started_us, self.fingerprint)
-        copy.begun_ns = self.begun_ns
+        copy = StepState.__new__(StepState)
+        copy.step = self.step
+        copy.run_id = self.run_id
+        copy.step_id = self.step_id
         copy.attempt = self.attempt
+        copy.clock = self.clock
+        copy.started_us = self.started_us
+        copy.begun_ns = self.begun_ns
+        copy.fingerprint = self.fingerprint
         copy.input = self.input
         copy.recorded_input = self.recorded_input
         copy.facts = self.facts.copy()
         copy.obligations = self.obligations
         copy.approval = self.approval
         copy.stream = self.stream
+        copy.asking = self.asking
+        copy.handed = None
+        copy.elapsed_ns = 0
+        copy.touched = False
         copy.purpose = purpose
         return copy
 

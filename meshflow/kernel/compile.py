@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,30 +21,23 @@ NO_TIMEOUT_MS = 10 * 365 * 86_400_000
 """Stage 12 is bounded by its executor, which knows the step; the kernel adds a bound only where one is configured."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledStage:
-    """A stage with its bindings. In a first-applicable stage each group must answer: the base's, then the tenant's."""
+class CompiledStage(NamedTuple):
+    """A stage with its enforced bindings, group by group, and its shadows."""
 
     stage: Stage
-    first: bool
-    groups: tuple[tuple[Binding, ...], ...]
+    bindings: tuple[Binding, ...]
     shadows: tuple[Binding, ...]
-    enforced: bool
-
-    @property
-    def bindings(self) -> tuple[Binding, ...]:
-        """Every enforced binding, in order."""
-        return tuple(binding for group in self.groups for binding in group)
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """All that a step passes, fixed when compiled. ``fingerprint`` identifies it in every record."""
 
-    entry: tuple[CompiledStage, ...]
-    gates: tuple[CompiledStage, ...]
+    entry: tuple[Binding, ...]
+    gates: tuple[Binding, ...]
+    """Stages 3 to 11, flat: each stage's enforced bindings, then its shadows."""
     execution: Binding
-    output: CompiledStage
+    output: tuple[Binding, ...]
     audit: tuple[Binding, ...]
     sla: tuple[Binding, ...]
     redactors: tuple[Binding, ...]
@@ -70,10 +63,10 @@ def compile_pipeline(choices: Sequence[StageChoice], unsafe: tuple[str, ...] = (
     sensitive = next(stage for stage in gates if stage.stage.hook == "scan_sensitive_data")
     auditors = [binding.provider for binding in audit.bindings]
     return Pipeline(
-        entry=tuple(gates[:2]),
-        gates=tuple(stage for stage in gates[2:] if stage.groups or stage.shadows),
+        entry=_flat(gates[:2]),
+        gates=_flat(gates[2:]),
         execution=execution.bindings[0],
-        output=output,
+        output=_flat([output]),
         audit=audit.bindings,
         sla=sla.bindings,
         redactors=sensitive.bindings or sensitive.shadows,
@@ -102,16 +95,24 @@ def _compile_stage(choice: StageChoice, wrappers: Sequence[tuple[str, Any]]) -> 
         for slot in choice.slots
     ]
     enforced = [binding for binding in bindings if binding.enforced]
-    first = stage.combine is Combine.FIRST_APPLICABLE
-    groups: tuple[tuple[Binding, ...], ...]
-    if first:
-        base = tuple(binding for binding in enforced if binding.tenant is None)
-        own = tuple(binding for binding in enforced if binding.tenant is not None)
-        groups = tuple(group for group in (base, own) if group)
-    else:
-        groups = (tuple(enforced),) if enforced else ()
-    shadows = tuple(binding for binding in bindings if not binding.enforced)
-    return CompiledStage(stage, first, groups, shadows, bool(enforced))
+    groups = [enforced]
+    if stage.combine is Combine.FIRST_APPLICABLE:
+        own = [binding for binding in enforced if binding.tenant is not None]
+        groups = [[binding for binding in enforced if binding.tenant is None], own]
+    return CompiledStage(
+        stage,
+        tuple(binding for group in groups for binding in _closed(group)),
+        tuple(binding for binding in bindings if not binding.enforced),
+    )
+
+
+def _closed(group: list[Binding]) -> list[Binding]:
+    """Return a group with its last binding marked: each group must answer, the base's and then the tenant's own."""
+    return [*group[:-1], replace(group[-1], closes=True)] if group else []
+
+
+def _flat(stages: Sequence[CompiledStage]) -> tuple[Binding, ...]:
+    return tuple(binding for stage in stages for binding in (*stage.bindings, *stage.shadows))
 
 
 def _default_timeout_ms(stage: Stage) -> int:

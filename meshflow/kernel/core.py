@@ -30,7 +30,9 @@ class Core:
     tenants: Mapping[str, Pipeline]
     providers: Mapping[str, Provider]
     approval_expires_s: int
-    in_flight: int = 0
+    started: bool = False
+    """True once every plugin has started."""
+    _steps: dict[object, None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _started: Future[None] | None = None
     _idle: Future[None] | None = None
@@ -54,11 +56,6 @@ class Core:
         }
         return cls(config, host.clock, base, tenants, shelf.made(), config.approvals.expires_s)
 
-    @property
-    def started(self) -> bool:
-        """True once every plugin has started."""
-        return self._started is not None and self._started.done()
-
     async def start(self, already: Iterable[Any] = ()) -> None:
         """Start every plugin once, whichever loop or thread comes first; raise for each caller if one fails."""
         with self._lock:
@@ -76,13 +73,14 @@ class Core:
             started.set_exception(error)
             started.exception()
             raise
+        self.started = True
         started.set_result(None)
 
     async def stop(self, keep: Iterable[Any] = ()) -> None:
         """Shut every plugin down, in reverse order, except those that another core has taken over."""
         if self._started is None:
             return
-        self._started = None
+        self._started, self.started = None, False
         await self._run_hooks("shutdown", skip=keep)
 
     async def _run_hooks(self, hook: str, skip: Iterable[Any]) -> None:
@@ -105,25 +103,27 @@ class Core:
         if problems:
             raise PluginError(f"shutdown failed: {'; '.join(problems)}")
 
-    def enter(self) -> None:
-        """Count a step in."""
-        with self._lock:
-            self.in_flight += 1
+    def enter(self, step: object) -> None:
+        """Count a step in. A dict takes in and gives up a key in one go, so neither way needs the lock."""
+        self._steps[step] = None
 
-    def leave(self) -> None:
+    def leave(self, step: object) -> None:
         """Count a step out."""
-        with self._lock:
-            self.in_flight -= 1
-            if self.in_flight == 0 and self._idle is not None:
-                self._idle.set_result(None)
-                self._idle = None
+        del self._steps[step]
+        if self._idle is not None:
+            self._tell_if_idle()
 
     async def drained(self) -> None:
         """Wait until no step runs on this core any more."""
         with self._lock:
-            if self.in_flight == 0:
-                return
             if self._idle is None:
                 self._idle = Future()
             idle = self._idle
+        self._tell_if_idle()
         await asyncio.wrap_future(idle)
+
+    def _tell_if_idle(self) -> None:
+        with self._lock:
+            if not self._steps and self._idle is not None:
+                self._idle.set_result(None)
+                self._idle = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
-from meshflow.kernel.ask import Failure, ask, describe
+from meshflow.kernel.ask import ask, describe
+from meshflow.kernel.bind import Failure
 from meshflow.kernel.compile import Pipeline
 from meshflow.kernel.gate import Passage
 from meshflow.kernel.redact import recorded_words, redact, with_recorded_words
 from meshflow.record import (
     STATUS_OF_VERDICT,
     ApprovalRequest,
+    OpenOutcome,
+    OpenRecord,
     RuntimeOutcome,
     StepRecord,
     Verdict,
@@ -21,7 +23,6 @@ from meshflow.record import (
 from meshflow.step import StepContext
 
 log = logging.getLogger("meshflow.kernel")
-T = TypeVar("T")
 
 
 class Ending:
@@ -51,40 +52,19 @@ class Ending:
         self.request: ApprovalRequest | None = None
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that must finish: cancelled callers wait for it, then get their cancellation.
-
-    The work runs in a task of its own, and the caller waits for a future beside it (what ``asyncio.shield`` does, at
-    three quarters of its cost).
-    """
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        ended = loop.create_future()
-        task.add_done_callback(lambda _, ended=ended: None if ended.done() else ended.set_result(None))  # type: ignore[misc]
-        try:
-            await ended
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and not task.cancelled():
-        task.exception()
-        raise cancelled
-    return task.result()
-
-
 async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
     """Write what happened and return it. No outcome with an output leaves here unless its record was written."""
     record = await _record(passage, ending)
     pipeline, state, context = passage.pipeline, passage.state, passage.context
-    outcome = RuntimeOutcome(
-        status=STATUS_OF_VERDICT[ending.verdict],
-        output=ending.output if ending.verdict is Verdict.COMMIT else None,
-        record=record,
-        code=ending.code,
-        reason=ending.reason,
-        approval_id=ending.request.approval_id if ending.request is not None else None,
-    )
+    outcome = OpenOutcome()
+    outcome.status = STATUS_OF_VERDICT[ending.verdict]
+    outcome.output = ending.output if ending.verdict is Verdict.COMMIT else None
+    outcome.record = record
+    outcome.code = ending.code
+    outcome.reason = ending.reason
+    outcome.recorded = True
+    outcome.approval_id = ending.request.approval_id if ending.request is not None else None
+    outcome.__class__ = RuntimeOutcome
     for binding in pipeline.audit:
         answer = await ask(binding, state, context, record)
         if type(answer) is Failure:
@@ -95,7 +75,7 @@ async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
         if type(answer) is Failure:
             log.warning("%s did not count step %s: %s", binding.name, record.step_id, answer.reason)
     await _settle(pipeline, context, record)
-    return outcome
+    return outcome  # type: ignore[no-any-return]
 
 
 async def _settle(pipeline: Pipeline, context: StepContext, record: StepRecord) -> None:
@@ -111,51 +91,51 @@ async def _settle(pipeline: Pipeline, context: StepContext, record: StepRecord) 
 
 
 async def _record(passage: Passage, ending: Ending) -> StepRecord:
-    state, step = passage.state, passage.state.step
+    state, step, facts, kept = passage.state, passage.state.step, passage.state.facts, passage.kept
     fields: dict[str, Any] = {
         "output": ending.kept_output,
         "metadata": dict(step.metadata),
         "reason": ending.reason,
         "results": recorded_words(passage.results),
     }
-    if passage.kept is None:
+    if kept is None:
         fields["input"] = state.input
-    kept = await redact(passage.pipeline, state, fields)
-    facts = state.facts
-    fields = {**(passage.kept.fields if passage.kept is not None else {}), **kept.fields}
-    state.recorded_input = fields["input"]
-    how = kept.how if passage.kept is None or passage.kept.how == "stage" else passage.kept.how
+    redacted = await redact(passage.pipeline, state, fields)
+    texts = redacted.fields
+    state.recorded_input = texts["input"] if kept is None else kept.fields["input"]
     scope, labels = facts.get("tenant_scoping"), facts.get("taint_propagation")
     risk, hold = facts.get("risk_classification"), facts.get("budget_check")
-    return StepRecord(
-        run_id=state.run_id,
-        node_id=step.node_id,
-        step_id=state.step_id,
-        attempt=state.attempt,
-        node_kind=step.kind,
-        tool=step.tool,
-        action=step.action,
-        tenant_id=scope.tenant_id if scope is not None else "",
-        principal=facts.get("identity_verification"),
-        verdict=ending.verdict,
-        code=ending.code,
-        reason=fields["reason"] if isinstance(fields["reason"], str) else "withheld",
-        input=fields["input"],
-        output=fields["output"],
-        metadata=fields["metadata"],
-        results=with_recorded_words(passage.results, fields["results"]),
-        executed=ending.executed,
-        cost_micro_usd=ending.cost_micro_usd,
-        reserved_micro_usd=hold.micro_usd if hold is not None else 0,
-        tokens=ending.tokens,
-        risk=risk.label if risk is not None else None,
-        origin=labels.origin.name.lower() if labels is not None else None,
-        confidentiality=labels.confidentiality.name.lower() if labels is not None else None,
-        started_us=state.started_us,
-        duration_ns=state.clock.monotonic_ns() - state.begun_ns,
-        fingerprint=state.fingerprint,
-        redaction=how,
-        unsafe=passage.pipeline.unsafe,
-        approval_request=ending.request,
-        approval_id=state.approval.approval_id if state.approval is not None else None,
-    )
+    record: Any = OpenRecord()
+    record.run_id = state.run_id
+    record.node_id = step.node_id
+    record.step_id = state.step_id
+    record.attempt = state.attempt
+    record.node_kind = step.kind
+    record.tool = step.tool
+    record.action = step.action
+    record.tenant_id = scope.tenant_id if scope is not None else ""
+    record.principal = facts.get("identity_verification")
+    record.verdict = ending.verdict
+    record.code = ending.code
+    record.reason = texts["reason"] if isinstance(texts["reason"], str) else "withheld"
+    record.input = state.recorded_input
+    record.output = texts["output"]
+    record.metadata = texts["metadata"]
+    record.results = with_recorded_words(passage.results, texts["results"])
+    record.executed = ending.executed
+    record.cost_micro_usd = ending.cost_micro_usd
+    record.reserved_micro_usd = hold.micro_usd if hold is not None else 0
+    record.tokens = ending.tokens
+    record.risk = risk.label if risk is not None else None
+    record.origin = labels.origin.name.lower() if labels is not None else None
+    record.confidentiality = labels.confidentiality.name.lower() if labels is not None else None
+    record.uncertainty_ppm = record.carbon_mg_co2 = None
+    record.started_us = state.started_us
+    record.duration_ns = state.clock.monotonic_ns() - state.begun_ns
+    record.fingerprint = state.fingerprint
+    record.redaction = redacted.how if kept is None or kept.how == "stage" else kept.how
+    record.unsafe = passage.pipeline.unsafe
+    record.approval_request = ending.request
+    record.approval_id = state.approval.approval_id if state.approval is not None else None
+    record.__class__ = StepRecord
+    return record  # type: ignore[no-any-return]

@@ -9,12 +9,14 @@ from typing import Any
 from meshflow.decision import Decision, Effect
 from meshflow.facts import RiskTier
 from meshflow.kernel.approve import objection, request_approval, same_principal
-from meshflow.kernel.ask import Failure, ask, describe
+from meshflow.kernel.ask import ask, describe, drive
+from meshflow.kernel.bind import Failure
 from meshflow.kernel.core import Core
-from meshflow.kernel.finish import Ending, finish, to_the_end
+from meshflow.kernel.finish import Ending, finish
 from meshflow.kernel.gate import Passage
 from meshflow.kernel.redact import redact
-from meshflow.kernel.release import Release, guard_whole
+from meshflow.kernel.release import Release
+from meshflow.kernel.shield import to_the_end
 from meshflow.record import RuntimeOutcome, StageResult, Verdict
 from meshflow.step import Approval, Execution, StepState
 
@@ -35,11 +37,11 @@ class Flow:
     async def run(self) -> RuntimeOutcome:
         """Take the step all the way. Cancellation waits until the step is recorded, then goes on."""
         try:
-            ending = await self._ending()
+            ending = await drive(self.state.asking, self._ending())
         except BaseException as error:
-            self.outcome = await to_the_end(finish(self.passage, self._interrupted(error)))
+            self.outcome = await self._finish(self._interrupted(error))
             raise
-        self.outcome = await to_the_end(finish(self.passage, ending))
+        self.outcome = await self._finish(ending)
         return self.outcome
 
     async def chunks(self) -> AsyncIterator[Any]:
@@ -57,11 +59,14 @@ class Flow:
             else:
                 ending = await self._whole()
         except BaseException as error:
-            self.outcome = await to_the_end(finish(self.passage, self._interrupted(error, release.prefix)))
+            self.outcome = await self._finish(self._interrupted(error, release.prefix))
             raise
-        self.outcome = await to_the_end(finish(self.passage, ending))
+        self.outcome = await self._finish(ending)
         if ending.verdict is Verdict.COMMIT and not release.released and self.outcome.ok:
             yield self.outcome.output
+
+    async def _finish(self, ending: Ending) -> RuntimeOutcome:
+        return await to_the_end(drive(self.state.asking, finish(self.passage, ending)))
 
     async def _ending(self) -> Ending:
         if not await self._admitted():
@@ -151,7 +156,7 @@ class Flow:
         if execution.failure_code:
             return self._ended(Verdict.ERROR, execution.failure_code, execution.failure_reason, execution.output)
         passage = self.passage
-        await guard_whole(passage, execution.output)
+        await passage.pass_output(execution.output)
         if self.state.approval is not None and self.state.approval.holds_output:
             passage.escalations.clear()
         return self._released(passage.output)
@@ -213,10 +218,13 @@ class Flow:
 
 async def pass_gates(core: Core, passage: Passage) -> None:
     """Take a step through stages 1 to 11: the first two by the base pipeline, the rest by the tenant's own."""
-    await passage.pass_stages(passage.pipeline.entry)
+    asking = passage.state.asking
+    if not asking.driven:
+        return await drive(asking, pass_gates(core, passage))
+    await passage.pass_gates(passage.pipeline.entry)
     if passage.denial is not None and not passage.explaining:
         return
     tenant = passage.context.tenant_id
     passage.pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
     passage.state.fingerprint = passage.pipeline.fingerprint
-    await passage.pass_stages(passage.pipeline.gates)
+    await passage.pass_gates(passage.pipeline.gates)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import perf_counter_ns
+from types import CoroutineType
 from typing import Any
 
 from meshflow.decision import UNSET, Decision, Effect, Obligation
 from meshflow.kernel.accumulate import join_facts
-from meshflow.kernel.ask import Failure, ask
-from meshflow.kernel.bind import Binding
-from meshflow.kernel.compile import CompiledStage, Pipeline
+from meshflow.kernel.ask import Asking, ask, failure, too_late
+from meshflow.kernel.bind import Binding, Failure
+from meshflow.kernel.compile import Pipeline
 from meshflow.kernel.digest import can_change, digest
 from meshflow.kernel.redact import Redacted
 from meshflow.record import StageResult
@@ -36,6 +38,7 @@ class Passage:
         self.pipeline = pipeline
         self.state = state
         self.context = StepContext(state)
+        state.asking = Asking()
         self.results: list[StageResult] = []
         self.escalations: list[tuple[str, str]] = []
         self.denial: tuple[str, str] | None = None
@@ -45,41 +48,79 @@ class Passage:
         self.explaining = explaining
         self.input_digest = digest(state.input) if can_change(state.input) else None
 
-    async def pass_stages(self, stages: Iterable[CompiledStage]) -> None:
-        """Pass stages in order, up to the first denial; past it when explaining."""
-        for compiled in stages:
-            await self.pass_stage(compiled)
-            if self.denial is not None and not self.explaining:
-                return
+    async def pass_gates(self, bindings: Iterable[Binding]) -> None:
+        """Ask providers in order. After it, ``denial`` is set if the step may not go on.
 
-    async def pass_stage(self, compiled: CompiledStage, *extra: Any) -> None:
-        """Ask a stage's providers, then its shadows. After it, ``denial`` is set if the step may not go on."""
-        state, context, first = self.state, self.context, compiled.first
-        for group in compiled.groups:
-            answered = False
-            for binding in group:
-                decision = self._settle(binding, await ask(binding, state, context, *extra))
-                effect = decision.effect
-                if effect is _ALLOW:
-                    answered = True
-                    if first:
-                        break
-                elif effect is _DENY:
-                    self._deny(decision.code, decision.reason)
-                    if not self.explaining:
-                        return
-                elif effect is _ESCALATE:
-                    answered = True
-                    if first:
-                        break
-                if extra and decision.replacement is not UNSET:
-                    extra = (decision.replacement, *extra[1:])
-            if not answered and compiled.stage.silence_denies:
-                self.deny(compiled.stage.name, "no_decision", "no provider gave an answer")
+        The first enforced denial ends it, except when explaining. To be run by ``drive``: the hook is called in line,
+        not through ``ask``, and its answer noted in line, which halves what a gate costs.
+        """
+        state, context, note = self.state, self.context, self.results.append
+        asking = state.asking
+        answered = False
+        for binding in bindings:
+            if not binding.enforced:
+                await self._ask_shadow(binding)
+                if self.denial is not None and not self.explaining:
+                    return
+                continue
+            if answered and binding.first:
+                answered = not binding.closes
+                continue
+            asking.binding = binding
+            asking.begun_ns = begun_ns = perf_counter_ns()
+            try:
+                answer = binding.call(context)
+                if type(answer) is CoroutineType:
+                    answer = await answer
+            except BaseException as error:
+                elapsed_ns = perf_counter_ns() - begun_ns
+                answer = failure(binding, asking, error)
+            else:
+                elapsed_ns = perf_counter_ns() - begun_ns
+                if elapsed_ns > binding.timeout_ns:
+                    answer = too_late(binding)
+            asking.binding = None
+            if answer is None:
+                answer = _SILENT
+            if type(answer) is not Decision or state.touched or self.input_digest is not None:
+                answer = self._judged(binding, answer)
+            effect = answer.effect
+            if effect is _ALLOW or effect is _ESCALATE:
+                answer = self._applied(binding, answer)
+                effect = answer.effect
+            note(_new_tuple(StageResult, (
+                binding.stage_name, binding.name, effect, answer.code, answer.reason, True, elapsed_ns,
+                answer.replacement is not UNSET, answer.evidence,
+            )))  # fmt: skip
+            if effect is _DENY:
+                self._deny(answer.code, answer.reason)
                 if not self.explaining:
                     return
-        for binding in compiled.shadows:
-            await self._ask_shadow(binding, extra)
+            elif effect is not _ABSTAIN:
+                answered = True
+            if binding.closes:
+                if not answered and binding.silence_denies:
+                    self.deny(binding.stage_name, "no_decision", "no provider gave an answer")
+                    if not self.explaining:
+                        return
+                answered = False
+
+    async def pass_output(self, output: Any) -> None:
+        """Ask stage 13 about an output; each provider sees what those before it have left in ``output``."""
+        state, context = self.state, self.context
+        self.output = output
+        for binding in self.pipeline.output:
+            if not binding.enforced:
+                await self._ask_shadow(binding, self.output)
+                continue
+            answer = await ask(binding, state, context, self.output)
+            decision = self._judged(binding, answer)
+            if decision.effect is _ALLOW or decision.effect is _ESCALATE:
+                decision = self._applied(binding, decision)
+            self._note(binding, decision, state.elapsed_ns, enforced=True)
+            if decision.effect is _DENY:
+                self._deny(decision.code, decision.reason)
+                return
 
     def deny(self, stage: str, cause: str, reason: str) -> None:
         """Record a denial that the kernel itself decides."""
@@ -89,9 +130,10 @@ class Passage:
         """Return the obligations that no provider met which ran after they were laid on the step."""
         if not self.duties:
             return []
-        stages = self._all_stages()
-        numbers = {compiled.stage.name: compiled.stage.number for compiled in stages}
-        meets = {binding.name: binding.meets for compiled in stages for binding in compiled.bindings}
+        pipeline = self.pipeline
+        bindings = (*pipeline.entry, *pipeline.gates, *pipeline.output)
+        numbers = {binding.stage_name: binding.stage.number for binding in bindings}
+        meets = {binding.name: binding.meets for binding in bindings}
         last_run = {one.plugin: numbers.get(one.stage, 0) for one in self.results if one.enforced}
         return [
             duty.name
@@ -99,57 +141,48 @@ class Passage:
             if not any(duty.name in meets.get(name, ()) and last > number for name, last in last_run.items())
         ]
 
-    def _all_stages(self) -> tuple[CompiledStage, ...]:
-        return (*self.pipeline.entry, *self.pipeline.gates, self.pipeline.output)
-
-    async def _ask_shadow(self, binding: Binding, extra: tuple[Any, ...]) -> None:
+    async def _ask_shadow(self, binding: Binding, *extra: Any) -> None:
         state = self.state.look(Purpose.SHADOW)
         decision = _judged(binding, await ask(binding, state, StepContext(state), *extra), state)
         if binding.watched and self._input_changed():
             self.deny(binding.stage.name, "input_mutated", f"{binding.name}, a shadow, changed the step's input")
         self._note(binding, decision, state.elapsed_ns, enforced=False)
 
-    def _settle(self, binding: Binding, answer: Any) -> Decision:
-        """Judge an enforced answer, note it, and apply what it carries."""
-        state = self.state
-        elapsed_ns = state.elapsed_ns
-        if answer is None and not state.touched:
-            decision = _SILENT
-        elif type(answer) is Decision and not state.touched:
-            decision = answer
-        else:
-            decision = _judged(binding, answer, state)
-        if self.input_digest is not None and binding.watched and self._input_changed():
-            decision = _denial(binding, "input_mutated", f"{binding.name} changed the step's input in place")
-        effect = decision.effect
-        if effect is _ALLOW or effect is _ESCALATE:
-            problem = self._apply(binding, decision)
-            if problem is not None:
-                decision = _denial(binding, *problem)
-        self._note(binding, decision, elapsed_ns, enforced=True)
+    def _judged(self, binding: Binding, answer: Any) -> Decision:
+        """Return an enforced answer as a decision; one that is none denies, and so does a changed input."""
+        decision = _judged(binding, answer, self.state)
+        if binding.watched and self._input_changed():
+            return _denial(binding, "input_mutated", f"{binding.name} changed the step's input in place")
         return decision
 
-    def _apply(self, binding: Binding, decision: Decision) -> tuple[str, str] | None:
-        stage, fact = binding.stage, decision.fact
+    def _applied(self, binding: Binding, decision: Decision) -> Decision:
+        """Apply what an allowance or an escalation carries, and return it; return a denial for what it may not."""
+        fact, facts, name = decision.fact, self.state.facts, binding.stage_name
         if fact is not None:
             if binding.fact_type is None or not isinstance(fact, binding.fact_type):
-                return "invalid_decision", f"{binding.name} gave a fact of type {type(fact).__name__}"
-            facts = self.state.facts
-            old = facts.get(stage.name)
-            facts[stage.name] = fact if old is None else join_facts(old, fact)
-        elif binding.needs_fact and stage.name not in self.state.facts:
-            return "invalid_decision", f"{binding.name} allowed without a fact"
+                return _denial(binding, "invalid_decision", f"{binding.name} gave a fact of type {type(fact).__name__}")
+            facts[name] = join_facts(facts[name], fact) if name in facts else fact
+        elif binding.needs_fact and name not in facts:
+            return _denial(binding, "invalid_decision", f"{binding.name} allowed without a fact")
         if decision.replacement is not UNSET:
             problem = self._replace(binding, decision.replacement)
             if problem is not None:
-                return problem
-        for duty in decision.obligations:
-            if duty.name not in self.pipeline.met_after[stage.number]:
-                return "obligation_unmet", f"no later provider meets the obligation {duty.name!r} of {binding.name}"
-            self.duties.append((stage.number, duty))
-            self.state.obligations = (*self.state.obligations, duty)
+                return _denial(binding, *problem)
+        if decision.obligations:
+            problem = self._oblige(binding, decision.obligations)
+            if problem is not None:
+                return _denial(binding, *problem)
         if decision.effect is _ESCALATE:
             self.escalations.append((decision.code, decision.reason))
+        return decision
+
+    def _oblige(self, binding: Binding, obligations: Iterable[Obligation]) -> tuple[str, str] | None:
+        number = binding.stage.number
+        for duty in obligations:
+            if duty.name not in self.pipeline.met_after[number]:
+                return "obligation_unmet", f"no later provider meets the obligation {duty.name!r} of {binding.name}"
+            self.duties.append((number, duty))
+            self.state.obligations = (*self.state.obligations, duty)
         return None
 
     def _replace(self, binding: Binding, replacement: Any) -> tuple[str, str] | None:
@@ -178,7 +211,7 @@ class Passage:
             _new_tuple(
                 StageResult,
                 (
-                    binding.stage.name,
+                    binding.stage_name,
                     binding.name,
                     decision.effect,
                     decision.code,

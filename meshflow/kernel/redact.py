@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from meshflow.decision import UNSET, Decision, Effect
-from meshflow.kernel.ask import Failure, ask
+from meshflow.kernel.ask import ask
+from meshflow.kernel.bind import Failure
 from meshflow.kernel.compile import Pipeline
 from meshflow.record import StageResult
 from meshflow.step import Purpose, StepContext, StepState
@@ -23,7 +24,7 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     """Return the fields with sensitive data taken out. What cannot be scanned is withheld, never kept raw."""
     if not pipeline.redactors:
         return Redacted(fields, "none")
-    if all(_textless(value) for value in fields.values()):
+    if _textless(fields):
         return Redacted(fields, "stage")
     kept = fields
     for binding in pipeline.redactors:
@@ -44,11 +45,16 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     return Redacted(kept, "stage")
 
 
-_NO_TEXT = (type(None), bool, int, float)
+_NO_TEXT = frozenset({type(None), bool, int, float})
+_EMPTIABLE = frozenset({str, dict, list, tuple})
 
 
-def _textless(value: Any) -> bool:
-    return isinstance(value, _NO_TEXT) or (not value and isinstance(value, (str, dict, list, tuple)))
+def _textless(fields: Mapping[str, Any]) -> bool:
+    for value in fields.values():
+        kind = type(value)
+        if kind not in _NO_TEXT and (value or kind not in _EMPTIABLE):
+            return False
+    return True
 
 
 def _withheld(fields: Mapping[str, Any], cause: str) -> Redacted:
@@ -56,7 +62,7 @@ def _withheld(fields: Mapping[str, Any], cause: str) -> Redacted:
 
 
 def _placeholder(value: Any, cause: str) -> Any:
-    if _textless(value):
+    if _textless({"": value}):
         return value
     return {"meshflow:withheld": {"type": type(value).__name__, "cause": cause}}
 

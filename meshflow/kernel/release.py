@@ -13,12 +13,6 @@ HOLD_BACK = 512
 """Characters of a text stream that are held back, so that what straddles two chunks is seen whole."""
 
 
-async def guard_whole(passage: Passage, output: Any) -> None:
-    """Pass a whole output through stage 13; ``passage.output`` is what may be released."""
-    passage.output = output
-    await passage.pass_stage(passage.pipeline.output, output)
-
-
 class Release:
     """The release of one stream: feeds stage 13, keeps what was released, and knows how it ended."""
 
@@ -125,7 +119,7 @@ class Release:
         state = self._passage.state
         tail = self.released[-1] if self.released and isinstance(self.released[-1], str) else ""
         state.stream = StreamState(released=tail[-HOLD_BACK:], final=final)
-        await guard_whole(self._passage, output)
+        await self._passage.pass_output(output)
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -85,16 +86,16 @@ class StepRuntime:
         core = self._core
         if not core.started:
             await core.start()
-        core.enter()
+        state = self._state(core, node_input)
+        core.enter(state)
         try:
-            state = self._state(core, node_input)
             if node_input.resume:
                 pending = await _resumed(core, state)
                 if pending is not None:
                     return pending
             return await Flow(core, state).run()
         finally:
-            core.leave()
+            core.leave(state)
 
     def run_sync(self, node_input: NodeInput) -> RuntimeOutcome:
         """Run a step for a blocking caller, on the runtime's own loop; works where a loop already runs."""
@@ -103,8 +104,9 @@ class StepRuntime:
     def stream(self, node_input: NodeInput) -> StepStream:
         """Run a step whose handler streams; iterate to get what the output guardrails release."""
         core = self._core
-        core.enter()
-        return StepStream(Flow(core, self._state(core, node_input)), core.leave)
+        state = self._state(core, node_input)
+        core.enter(state)
+        return StepStream(Flow(core, state), partial(core.leave, state))
 
     async def explain(self, node_input: NodeInput) -> Explanation:
         """Return what each gate would say of a step, past denials, without executing or counting it."""
