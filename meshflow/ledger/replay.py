@@ -29,6 +29,7 @@ from meshflow.ledger.entry import (
     step_contents,
     step_fields,
 )
+from meshflow.ledger.keys import key_source
 from meshflow.ledger.sqlite import SqliteStore
 from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
@@ -48,17 +49,25 @@ class ReplayLedger:
     every write must be that tenant's and every read sees nothing else. Nothing is opened before first use; reading
     never creates the file. Any number of event loops, threads and processes of one machine may write; after a ``fork``
     the child needs a ledger of its own.
+
+    ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, made on first use; else the path of such a
+    file, ``env:NAME`` for a variable, or None to sign nothing. A checkpoint is signed once a batch that brings the
+    entries since the last one to ``checkpoint_every``.
     """
 
     def __init__(
         self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
-        busy_timeout_ms: int = 15_000, queue_limit: int = 4_096,
+        busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: str | Path | None = "auto",
+        checkpoint_every: int = 1,
     ) -> None:  # fmt: skip
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
         path, cleanup = _path(location)
         self.path = path
-        self._store: LedgerStore = SqliteStore(path, busy_timeout_ms=busy_timeout_ms, queue_limit=queue_limit)
+        self._store: LedgerStore = SqliteStore(
+            path, busy_timeout_ms=busy_timeout_ms, queue_limit=queue_limit, key=key_source(key, path),
+            checkpoint_every=checkpoint_every, now_us=self._clock.now_us,
+        )  # fmt: skip
         self._salts = Salts()
         self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)
 
@@ -165,6 +174,36 @@ class ReplayLedger:
         bounds the run's length: a tail cut off an open run goes unnoticed.
         """
         return await self._store.verify(run_id, self._scope(tenant))
+
+    async def checkpoint(self) -> str:
+        """Return a signed checkpoint of the whole ledger as it is; keep it elsewhere to verify against later."""
+        note = await self._store.checkpoint()
+        if note is None:
+            raise LedgerError("the ledger is empty and has no checkpoint")
+        return note
+
+    async def verifiers(self) -> list[str]:
+        """Return the public keys that checkpoints were signed with, the oldest first."""
+        return [verifier for verifier, _, _ in await self._store.signers()]
+
+    async def rotate_key(self, new: str | Path | None = None) -> str:
+        """Have the signing key hand over to a new one and return the new public key.
+
+        Without ``new`` the file of the old key is replaced.
+        """
+        return await self._store.rotate_key(None if new is None else key_source(new, self.path))
+
+    async def prove(
+        self, run_id: str, seq: int | None = None, *, step_index: int | None = None, tenant: str | None = None
+    ) -> dict[str, Any]:
+        """Return an entry with its proof of inclusion in the newest checkpoint, for ``checkpoints.check_inclusion``."""
+        if (seq is None) is (step_index is None):
+            raise LedgerError("name the entry by seq or by step_index, and by one of them alone")
+        return await self._store.prove(run_id, seq, step_index, self._scope(tenant))
+
+    async def prove_consistency(self, old_size: int) -> dict[str, Any]:
+        """Return what shows that the newest checkpoint extends the log as it was at an older size."""
+        return await self._store.prove_consistency(old_size)
 
     async def close_run(self, run_id: str, *, tenant: str | None = None) -> Written:
         """Append the closing entry, which counts the entries before it; nothing but an erasure may follow."""

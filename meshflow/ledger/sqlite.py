@@ -11,12 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from meshflow.clock import SystemClock
 from meshflow.errors import LedgerError
-from meshflow.ledger import sqlite_jobs
+from meshflow.ledger import sqlite_jobs, sqlite_proofs
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
+from meshflow.ledger.keys import KeySource
 from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
+from meshflow.ledger.signers import SignerRow
 from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
+from meshflow.ledger.sqlite_sign import LogSigner
 from meshflow.ledger.verify import unknown_run, verify_run
 from meshflow.ledger.writer import GroupWriter
 
@@ -44,10 +48,15 @@ class SqliteStore:
     Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_ms: int = 15_000, queue_limit: int = 4_096) -> None:
+    def __init__(
+        self, path: Path, *, busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: KeySource | None = None,
+        checkpoint_every: int = 1, now_us: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
-        self._appender = SqliteAppender(path, busy_timeout_ms)
+        self._appender = SqliteAppender(
+            path, busy_timeout_ms, LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, path)
+        )
         self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
         self._reader: Reader | None = None
         self._closed = False
@@ -238,6 +247,50 @@ class SqliteStore:
             f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ({outcome})",
             {"run": run_id, "tenant": tenant},
         )
+
+    async def checkpoint(self) -> str | None:
+        """Return a checkpoint of the log as it is, signed now if there is none; None for an empty ledger."""
+        rows = await self._fetch("SELECT note FROM checkpoints JOIN log ON log.size = checkpoints.size", {})
+        for row in rows:
+            return str(row[0])
+        return await self._run(self._appender.checkpoint) if self._path.exists() else None
+
+    async def rotate_key(self, new: KeySource | None) -> str:
+        """Hand over to a new key."""
+        return await self._run(partial(self._appender.rotate_key, new))
+
+    async def signers(self) -> list[SignerRow]:
+        """Return the keys that the log was signed with."""
+        return await self._call(sqlite_proofs.signer_rows) or []
+
+    async def prove(self, run_id: str, seq: int | None, step_index: int | None, tenant: str | None) -> dict[str, Any]:
+        """Return an inclusion proof."""
+        job = partial(sqlite_proofs.prove, run_id=run_id, seq=seq, step_index=step_index, tenant=tenant)
+        try:
+            proof = await self._call(job)
+        except sqlite_proofs.UncoveredError:
+            await self._run(self._appender.checkpoint)
+            proof = await self._call(job)
+        if proof is None:
+            raise LedgerError(f"the ledger has no run {run_id!r}")
+        return proof
+
+    async def prove_consistency(self, old_size: int) -> dict[str, Any]:
+        """Return a consistency proof."""
+        proof = await self._call(partial(sqlite_proofs.prove_consistency, old_size=old_size))
+        if proof is None:
+            raise LedgerError("the ledger is empty and has no checkpoint")
+        return proof
+
+    async def _call(self, job: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run a function on the reading connection; None when there is no ledger yet."""
+        try:
+            reader = await self._reading()
+            return await reader.call(job) if reader is not None else None
+        except EmptyFileError:
+            return None
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
     async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
         """Check a run over a connection of its own, in a thread, at one snapshot."""

@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.entry import Draft
+from meshflow.ledger.keys import KeySource
 from meshflow.ledger.log import Log
 from meshflow.ledger.schema import explain, open_writer
 from meshflow.ledger.sqlite_batch import Batch, Head, known, new_head, place, read_heads, run_ids_of
 from meshflow.ledger.sqlite_log import load_log, save_log
+from meshflow.ledger.sqlite_sign import LogSigner
 from meshflow.ledger.writer import Outcome
 
 T = TypeVar("T")
@@ -25,9 +27,10 @@ _NODES_KEPT = 100_000
 class SqliteAppender:
     """The writing side of a SQLite ledger; used by one thread, which opens the file on first use."""
 
-    def __init__(self, path: Path, busy_timeout_ms: int) -> None:
+    def __init__(self, path: Path, busy_timeout_ms: int, signer: LogSigner) -> None:
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
+        self._signer = signer
         self._connection: sqlite3.Connection | None = None
         self._version = -1
         self._last_id = 0
@@ -116,12 +119,40 @@ class SqliteAppender:
                     f"ledger {self._path}: its log holds {self._log.size} entries, the ledger {self._last_id}; "
                     "keep the file as it is, and verify it"
                 )
+            self._signer.take_up(connection, self._origin, self._log)
             self._version = version
 
     def _extend_log(self, connection: sqlite3.Connection) -> None:
         if self._hashes and self._log is not None:
             save_log(connection, self._log, self._log.extend(self._hashes))
             self._hashes.clear()
+            self._signer.settle(connection, self._origin, self._log)
+
+    def checkpoint(self) -> str | None:
+        """Return the newest signed note, of the log as it is; None for a ledger that holds nothing."""
+        connection = self.open()
+
+        def work() -> str | None:
+            assert self._log is not None  # noqa: S101 - read at the begin of every transaction
+            if self._log.size:
+                self._signer.sign(connection, self._origin, self._log)
+            row = connection.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+            return row[0] if row is not None else None
+
+        return self.transact(connection, work)
+
+    def rotate_key(self, new: KeySource | None) -> str:
+        """Hand over to a new key; return its verifier."""
+        connection = self.open()
+
+        def work() -> str:
+            assert self._log is not None  # noqa: S101 - read at the begin of every transaction
+            return self._signer.rotate(connection, self._origin, self._log, new)
+
+        verifier = self.transact(connection, work)
+        self._signer.rotated(new)
+        self._forget()
+        return verifier
 
     def append_all(self, connection: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Outcome]:
         """Append drafts inside a transaction, for which no key is there yet; IntegrityError for one that is."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from sqlite3 import Connection as SqliteConnection
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiosqlite
+
+T = TypeVar("T")
 
 
 class Reader(aiosqlite.Connection):
@@ -37,6 +39,20 @@ class Reader(aiosqlite.Connection):
         """End the thread once it has done what it was handed."""
         self._stopped = super().stop()
         return self._stopped
+
+    async def call(self, job: Callable[[SqliteConnection], T]) -> T:
+        """Run a function on the connection, in its thread, at one snapshot."""
+        connection = self._conn
+
+        def work() -> T:
+            connection.execute("BEGIN")
+            try:
+                return job(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+        execute: Callable[[Callable[[], T]], Awaitable[T]] = self._execute
+        return await execute(work)
 
     def __del__(self) -> None:
         if self._connection is not None:
