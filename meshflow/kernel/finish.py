@@ -6,23 +6,31 @@ import asyncio
 import logging
 from typing import Any
 
+from meshflow.facts import Confidentiality, Origin, RiskTier
 from meshflow.kernel.ask import ask, describe
 from meshflow.kernel.bind import Failure
 from meshflow.kernel.compile import Pipeline
 from meshflow.kernel.gate import Passage
-from meshflow.kernel.redact import recorded_words, redact, with_recorded_words
+from meshflow.kernel.redact import plain, recorded_words, redact, with_recorded_words
 from meshflow.record import (
     STATUS_OF_VERDICT,
     ApprovalRequest,
     OpenOutcome,
     OpenRecord,
     RuntimeOutcome,
+    Status,
     StepRecord,
     Verdict,
 )
 from meshflow.step import StepContext
 
 log = logging.getLogger("meshflow.kernel")
+
+# Enum members and their names go through Python code of the enum module at each look-up; hoisted, they cost nothing.
+_COMMIT, _COMPLETED = Verdict.COMMIT, Status.COMPLETED
+_RISKS = tuple(tier.label for tier in RiskTier)
+_ORIGINS = tuple(origin.name.lower() for origin in Origin)
+_CONFIDENTIALITIES = tuple(one.name.lower() for one in Confidentiality)
 
 
 class Ending:
@@ -56,9 +64,10 @@ async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
     """Write what happened and return it. No outcome with an output leaves here unless its record was written."""
     record = await _record(passage, ending)
     pipeline, state, context = passage.pipeline, passage.state, passage.context
+    committed = ending.verdict is _COMMIT
     outcome = OpenOutcome()
-    outcome.status = STATUS_OF_VERDICT[ending.verdict]
-    outcome.output = ending.output if ending.verdict is Verdict.COMMIT else None
+    outcome.status = _COMPLETED if committed else STATUS_OF_VERDICT[ending.verdict]
+    outcome.output = ending.output if committed else None
     outcome.record = record
     outcome.code = ending.code
     outcome.reason = ending.reason
@@ -74,7 +83,8 @@ async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
         answer = await ask(binding, state, context, record)
         if type(answer) is Failure:
             log.warning("%s did not count step %s: %s", binding.name, record.step_id, answer.reason)
-    await _settle(pipeline, context, record)
+    if pipeline.settlers:
+        await _settle(pipeline, context, record)
     return outcome  # type: ignore[no-any-return]
 
 
@@ -93,10 +103,10 @@ async def _settle(pipeline: Pipeline, context: StepContext, record: StepRecord) 
 async def _record(passage: Passage, ending: Ending) -> StepRecord:
     state, step, facts, kept = passage.state, passage.state.step, passage.state.facts, passage.kept
     fields: dict[str, Any] = {
-        "output": ending.kept_output,
-        "metadata": dict(step.metadata),
+        "output": _plain(ending.kept_output),
+        "metadata": dict(step.metadata) if step.metadata else {},
         "reason": ending.reason,
-        "results": recorded_words(passage.results),
+        "results": recorded_words(passage.results) if passage.worded else [],
     }
     if kept is None:
         fields["input"] = state.input
@@ -126,9 +136,9 @@ async def _record(passage: Passage, ending: Ending) -> StepRecord:
     record.cost_micro_usd = ending.cost_micro_usd
     record.reserved_micro_usd = hold.micro_usd if hold is not None else 0
     record.tokens = ending.tokens
-    record.risk = risk.label if risk is not None else None
-    record.origin = labels.origin.name.lower() if labels is not None else None
-    record.confidentiality = labels.confidentiality.name.lower() if labels is not None else None
+    record.risk = _RISKS[risk] if risk is not None else None
+    record.origin = _ORIGINS[labels.origin] if labels is not None else None
+    record.confidentiality = _CONFIDENTIALITIES[labels.confidentiality] if labels is not None else None
     record.uncertainty_ppm = record.carbon_mg_co2 = None
     record.started_us = state.started_us
     record.duration_ns = state.clock.monotonic_ns() - state.begun_ns
@@ -139,3 +149,11 @@ async def _record(passage: Passage, ending: Ending) -> StepRecord:
     record.approval_id = state.approval.approval_id if state.approval is not None else None
     record.__class__ = StepRecord
     return record  # type: ignore[no-any-return]
+
+
+def _plain(output: Any) -> Any:
+    try:
+        return plain(output)
+    except Exception as error:  # an object's own code; the ledger keeps the type of what has no other form
+        log.warning("an output of type %s has no JSON form: %s", type(output).__name__, describe("it", error))
+        return output

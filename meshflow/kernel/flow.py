@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from meshflow.decision import Decision, Effect
@@ -19,6 +19,10 @@ from meshflow.kernel.release import Release
 from meshflow.kernel.shield import to_the_end
 from meshflow.record import RuntimeOutcome, StageResult, Verdict
 from meshflow.step import Approval, Execution, StepState
+
+# Hoisted, since a look-up of an enum's member runs Python code of the enum module.
+_ALLOW, _DENY, _READ_ONLY = Effect.ALLOW, Effect.DENY, RiskTier.READ_ONLY
+_COMMIT, _REJECT, _ESCALATE, _ERROR = Verdict.COMMIT, Verdict.REJECT, Verdict.ESCALATE, Verdict.ERROR
 
 
 class Flow:
@@ -62,11 +66,11 @@ class Flow:
             self.outcome = await self._finish(self._interrupted(error, release.prefix))
             raise
         self.outcome = await self._finish(ending)
-        if ending.verdict is Verdict.COMMIT and not release.released and self.outcome.ok:
+        if ending.verdict is _COMMIT and not release.released and self.outcome.ok:
             yield self.outcome.output
 
-    async def _finish(self, ending: Ending) -> RuntimeOutcome:
-        return await to_the_end(drive(self.state.asking, finish(self.passage, ending)))
+    def _finish(self, ending: Ending) -> Coroutine[Any, Any, RuntimeOutcome]:
+        return to_the_end(drive(self.state.asking, finish(self.passage, ending)))
 
     async def _ending(self) -> Ending:
         if not await self._admitted():
@@ -96,18 +100,18 @@ class Flow:
         if problem is None and not same_principal(approval, passage.context.principal):
             problem = ("approval.other_principal", "the step is handed in again for another principal")
         if problem is not None:
-            passage.results.append(StageResult("approval", "kernel", Effect.DENY, *problem))
+            passage.note(StageResult("approval", "kernel", _DENY, *problem))
             passage.denial = problem
             return
         reason = f"{approval.approver} approved {approval.approval_id}"
-        passage.results.append(StageResult("approval", "kernel", Effect.ALLOW, "approval.granted", reason))
+        passage.note(StageResult("approval", "kernel", _ALLOW, "approval.granted", reason))
         passage.escalations.clear()
 
     async def _intend(self) -> bool:
         """Have the intent on disk before a step with side effects runs."""
         passage, state = self.passage, self.state
         risk = state.facts.get("risk_classification")
-        if risk is not None and risk <= RiskTier.READ_ONLY:
+        if risk is not None and risk <= _READ_ONLY:
             return True
         passage.kept = await redact(passage.pipeline, state, {"input": state.input})
         state.recorded_input = passage.kept.fields["input"]
@@ -134,11 +138,11 @@ class Flow:
             value = Execution(failure_code=f"execution.{value.cause}", failure_reason=value.reason)
         if type(value) is Execution:
             self.execution = value
-            effect = Effect.DENY if value.failure_code else Effect.ALLOW
+            effect = _DENY if value.failure_code else _ALLOW
             self._note_execution(effect, value.failure_code, value.failure_reason, elapsed_ns)
-        elif type(value) is Decision and value.effect is Effect.DENY:
+        elif type(value) is Decision and value.effect is _DENY:
             self.executing = False
-            self._note_execution(Effect.DENY, value.code, value.reason, elapsed_ns)
+            self._note_execution(_DENY, value.code, value.reason, elapsed_ns)
             passage.denial = (value.code, value.reason)
         else:
             name = passage.pipeline.execution.name
@@ -146,7 +150,7 @@ class Flow:
 
     def _note_execution(self, effect: Effect, code: str, reason: str, elapsed_ns: int) -> None:
         name = self.passage.pipeline.execution.name
-        self.passage.results.append(StageResult("execution", name, effect, code, reason, True, elapsed_ns))
+        self.passage.note(StageResult("execution", name, effect, code, reason, True, elapsed_ns))
 
     async def _whole(self) -> Ending:
         """Release an output that is not a stream."""
@@ -154,7 +158,7 @@ class Flow:
         if self._stopped() or execution is None:
             return self._refused()
         if execution.failure_code:
-            return self._ended(Verdict.ERROR, execution.failure_code, execution.failure_reason, execution.output)
+            return self._ended(_ERROR, execution.failure_code, execution.failure_reason, execution.output)
         passage = self.passage
         await passage.pass_output(execution.output)
         if self.state.approval is not None and self.state.approval.holds_output:
@@ -167,34 +171,34 @@ class Flow:
         if unmet:
             passage.deny("output_guardrails", "obligation_unmet", f"nothing met the obligations {unmet}")
         if passage.denial is not None:
-            return self._ended(Verdict.REJECT, *passage.denial, output)
+            return self._ended(_REJECT, *passage.denial, output)
         if passage.escalations:
-            ending = self._ended(Verdict.ESCALATE, *passage.escalations[0], output)
+            ending = self._ended(_ESCALATE, *passage.escalations[0], output)
             ending.request = request_approval(passage, self.core.approval_expires_s, holds_output=True)
             return ending
-        ending = self._ended(Verdict.COMMIT, "", "", output)
+        ending = self._ended(_COMMIT, "", "", output)
         ending.output = output
         return ending
 
     def _streamed(self, release: Release) -> Ending:
         if release.failure is not None:
-            return self._ended(Verdict.ERROR, *release.failure, release.prefix)
+            return self._ended(_ERROR, *release.failure, release.prefix)
         return self._released(release.prefix)
 
     def _refused(self) -> Ending:
         passage = self.passage
         if passage.denial is not None:
-            return self._ended(Verdict.REJECT, *passage.denial, None)
-        ending = self._ended(Verdict.ESCALATE, *passage.escalations[0], None)
+            return self._ended(_REJECT, *passage.denial, None)
+        ending = self._ended(_ESCALATE, *passage.escalations[0], None)
         ending.request = request_approval(passage, self.core.approval_expires_s)
         return ending
 
     def _interrupted(self, error: BaseException, released: Any = None) -> Ending:
         if isinstance(error, GeneratorExit):
-            return self._ended(Verdict.ERROR, "step.abandoned", "the caller stopped reading the stream", released)
+            return self._ended(_ERROR, "step.abandoned", "the caller stopped reading the stream", released)
         if isinstance(error, asyncio.CancelledError):
-            return self._ended(Verdict.ERROR, "step.cancelled", "the caller cancelled the step", released)
-        return self._ended(Verdict.ERROR, "step.interrupted", describe("the step", error), released)
+            return self._ended(_ERROR, "step.cancelled", "the caller cancelled the step", released)
+        return self._ended(_ERROR, "step.interrupted", describe("the step", error), released)
 
     def _ended(self, verdict: Verdict, code: str, reason: str, output: Any) -> Ending:
         """Return an ending with what the step cost: as reported, or all that was reserved where nobody knows."""

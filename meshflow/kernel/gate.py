@@ -30,8 +30,7 @@ class Passage:
 
     __slots__ = (
         "context", "denial", "duties", "escalations", "explaining", "input_digest",
-        "kept", "output", "pipeline", "results",
-        "state",
+        "kept", "output", "pipeline", "results", "state", "worded",
     )  # fmt: skip
 
     def __init__(self, pipeline: Pipeline, state: StepState, *, explaining: bool = False) -> None:
@@ -40,6 +39,7 @@ class Passage:
         self.context = StepContext(state)
         state.asking = Asking()
         self.results: list[StageResult] = []
+        self.worded = False  # whether any result has free text, which must pass redaction
         self.escalations: list[tuple[str, str]] = []
         self.denial: tuple[str, str] | None = None
         self.duties: list[tuple[int, Obligation]] = []
@@ -92,9 +92,12 @@ class Passage:
                 binding.stage_name, binding.name, effect, answer.code, answer.reason, True, elapsed_ns,
                 answer.replacement is not UNSET, answer.evidence,
             )))  # fmt: skip
+            if answer.reason or answer.evidence:
+                self.worded = True
             if effect is _DENY:
                 self._deny(answer.code, answer.reason)
                 if not self.explaining:
+                    await self._ask_shadows_of(binding)
                     return
             elif effect is not _ABSTAIN:
                 answered = True
@@ -102,6 +105,7 @@ class Passage:
                 if not answered and binding.silence_denies:
                     self.deny(binding.stage_name, "no_decision", "no provider gave an answer")
                     if not self.explaining:
+                        await self._ask_shadows_of(binding)
                         return
                 answered = False
 
@@ -120,6 +124,7 @@ class Passage:
             self._note(binding, decision, state.elapsed_ns, enforced=True)
             if decision.effect is _DENY:
                 self._deny(decision.code, decision.reason)
+                await self._ask_shadows_of(binding, self.output)
                 return
 
     def deny(self, stage: str, cause: str, reason: str) -> None:
@@ -140,6 +145,13 @@ class Passage:
             for number, duty in self.duties
             if not any(duty.name in meets.get(name, ()) and last > number for name, last in last_run.items())
         ]
+
+    async def _ask_shadows_of(self, denying: Binding, *extra: Any) -> None:
+        """Ask the shadows of a stage that denied: where they would have allowed is what a roll-out needs to know."""
+        pipeline = self.pipeline
+        for binding in (*pipeline.entry, *pipeline.gates, *pipeline.output):
+            if binding.stage is denying.stage and not binding.enforced:
+                await self._ask_shadow(binding, *extra)
 
     async def _ask_shadow(self, binding: Binding, *extra: Any) -> None:
         state = self.state.look(Purpose.SHADOW)
@@ -206,26 +218,20 @@ class Passage:
         if self._input_changed():
             self.deny("execution", "input_mutated", "the step's input changed while it passed the gates")
 
+    def note(self, result: StageResult) -> None:
+        """Keep a result for the record."""
+        self.results.append(result)
+        self.worded = self.worded or bool(result.reason or result.evidence)
+
     def _note(self, binding: Binding, decision: Decision, elapsed_ns: int, *, enforced: bool) -> None:
-        self.results.append(
-            _new_tuple(
-                StageResult,
-                (
-                    binding.stage_name,
-                    binding.name,
-                    decision.effect,
-                    decision.code,
-                    decision.reason,
-                    enforced,
-                    elapsed_ns,
-                    decision.replacement is not UNSET,
-                    decision.evidence,
-                ),
-            )
-        )
+        replaced = decision.replacement is not UNSET
+        self.note(StageResult(
+            binding.stage_name, binding.name, decision.effect, decision.code, decision.reason, enforced, elapsed_ns,
+            replaced, decision.evidence,
+        ))  # fmt: skip
 
     def _note_denial(self, stage: str, plugin: str, code: str, reason: str) -> None:
-        self.results.append(StageResult(stage, plugin, _DENY, code, reason))
+        self.note(StageResult(stage, plugin, _DENY, code, reason))
         self._deny(code, reason)
 
     def _deny(self, code: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -45,8 +46,19 @@ async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]
     return Redacted(kept, "stage")
 
 
+def plain(output: Any) -> Any:
+    """Return a dataclass or pydantic output as JSON values, since redaction looks into mappings, not into objects."""
+    if type(output) in _JSON:
+        return output
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return dataclasses.asdict(output)
+    dump = getattr(type(output), "model_dump", None)
+    return dump(output, mode="json") if callable(dump) else output
+
+
 _NO_TEXT = frozenset({type(None), bool, int, float})
 _EMPTIABLE = frozenset({str, dict, list, tuple})
+_JSON = _NO_TEXT | _EMPTIABLE
 
 
 def _textless(fields: Mapping[str, Any]) -> bool:
