@@ -15,6 +15,7 @@ from meshflow.ledger.merkle import Frontier, complete_root, leaf_hash
 
 TILE = 256
 _BITS = 8
+_KEPT = 64
 
 Recall = Callable[[int, int, int], list[bytes]]
 """Returns the hashes of a level at places start to stop-1, at most one tile of them, from what is stored."""
@@ -84,6 +85,8 @@ class Nodes:
         tier, start, count = level // _BITS, index << height, 1 << height
         key = (tier, start // TILE)
         if key not in self._levels:
+            if len(self._levels) >= _KEPT:
+                del self._levels[next(iter(self._levels))]
             self._levels[key] = self._tree(tier, start // TILE)
         rows = self._levels[key]
         place = (start % TILE) >> height

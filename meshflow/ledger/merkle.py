@@ -69,6 +69,15 @@ class Frontier:
         peaks.append(leaf)
         self.size += 1
 
+    def append_complete(self, level: int, root: bytes) -> None:
+        """Add a complete subtree of 2**level leaves by its root; the size is a multiple of that."""
+        place = self.size >> level
+        while place & 1:
+            root = node_hash(self.peaks.pop(), root)
+            place >>= 1
+        self.peaks.append(root)
+        self.size += 1 << level
+
     def root(self) -> bytes:
         """Return the root of the whole tree."""
         if not self.peaks:
@@ -82,6 +91,16 @@ class Frontier:
 def _split(count: int) -> int:
     """Return the largest power of two below a count of at least two."""
     return 1 << (count - 1).bit_length() - 1
+
+
+def frontier_at(node: Node, size: int) -> Frontier:
+    """Return what an appender would hold at a size."""
+    peaks, start = [], 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            peaks.append(node(level, start >> level))
+            start += 1 << level
+    return Frontier(size, peaks)
 
 
 def range_root(node: Node, start: int, stop: int) -> bytes:

@@ -7,7 +7,7 @@ import re
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -17,6 +17,7 @@ from meshflow.clock import Clock, SystemClock
 from meshflow.errors import ConfigError, EncodingError, LedgerError
 from meshflow.ledger import approvals
 from meshflow.ledger.canonical import quick_payload, settle_payload
+from meshflow.ledger.checkpoints import verifiers_of
 from meshflow.ledger.entry import (
     FIELD_NUMBER,
     Draft,
@@ -167,13 +168,18 @@ class ReplayLedger:
             raise LedgerError(f"run {run_id!r} has no step {step_index}")
         return step_dict(entry)
 
-    async def verify_chain(self, run_id: str, *, tenant: str | None = None) -> dict[str, Any]:
+    async def verify_chain(
+        self, run_id: str, *, checkpoint: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
+        tenant: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """Check a run; return ``valid``, ``state``, ``steps_verified``, ``errors``, ``checked`` and ``not_checked``.
 
-        ``state`` is ``open``, ``closed`` or ``unknown``; an unknown run is never valid. ``open`` says that nothing
-        bounds the run's length: a tail cut off an open run goes unnoticed.
+        ``state`` is ``open``, ``closed`` or ``unknown``; an unknown run is never valid. ``checkpoint`` is what was
+        kept outside the database, one or several, and ``keys`` are public keys from outside; without them the stored
+        ones are believed. ``findings`` names the layer of each error, ``held_size`` the newest checkpoint from outside.
         """
-        return await self._store.verify(run_id, self._scope(tenant))
+        held, verifiers = _held(checkpoint), None if keys is None else verifiers_of(keys)
+        return await self._store.verify(run_id, self._scope(tenant), held, verifiers)
 
     async def checkpoint(self) -> str:
         """Return a signed checkpoint of the whole ledger as it is; keep it elsewhere to verify against later."""
@@ -258,6 +264,12 @@ def _seal(
     fields: dict[str, Any], contents: Mapping[str, Any], quick: Mapping[str, bytes | None], salts: Salts
 ) -> Draft:
     return seal(fields, {name: settle_payload(contents[name], data) for name, data in quick.items()}, salts)
+
+
+def _held(checkpoint: str | Sequence[str] | None) -> list[str]:
+    if checkpoint is None:
+        return []
+    return [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
 
 
 def _digest(text: str, name: str) -> bytes | None:

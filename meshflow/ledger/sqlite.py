@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from meshflow.errors import LedgerError
 from meshflow.ledger import sqlite_jobs, sqlite_proofs
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
 from meshflow.ledger.keys import KeySource
+from meshflow.ledger.notes import Verifier
 from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
 from meshflow.ledger.signers import SignerRow
 from meshflow.ledger.sqlite_append import SqliteAppender
@@ -292,15 +293,19 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
-    async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
+    async def verify(
+        self, run_id: str, tenant: str | None, held: Sequence[str] = (), keys: Sequence[Verifier] | None = None
+    ) -> dict[str, Any]:
         """Check a run over a connection of its own, in a thread, at one snapshot."""
         try:
-            return await asyncio.to_thread(self._verify, run_id, tenant)
+            return await asyncio.to_thread(self._verify, run_id, tenant, held, keys)
         except OldSchemaError:
             await self.open()
-            return await asyncio.to_thread(self._verify, run_id, tenant)
+            return await asyncio.to_thread(self._verify, run_id, tenant, held, keys)
 
-    def _verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
+    def _verify(
+        self, run_id: str, tenant: str | None, held: Sequence[str], keys: Sequence[Verifier] | None
+    ) -> dict[str, Any]:
         if not self._path.exists():
             return unknown_run(run_id)
         try:
@@ -308,7 +313,7 @@ class SqliteStore:
         except EmptyFileError:
             return unknown_run(run_id)
         try:
-            return verify_run(connection, run_id, tenant)
+            return verify_run(connection, run_id, tenant, held, keys)
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
         finally:

@@ -31,18 +31,25 @@ def recall_from(connection: sqlite3.Connection) -> Recall:
                     "SELECT hashes FROM tiles WHERE level = 0 AND position = ?", (start // 256,)
                 ).fetchone()
                 if row is not None:
-                    return [row[0][at : at + 32] for at in range(0, 32 * (stop - start), 32)]
+                    hashes = _sound(row[0], 256 * 32)
+                    return [hashes[at : at + 32] for at in range(0, 32 * (stop - start), 32)]
             rows = connection.execute(
                 "SELECT entry_hash FROM entries WHERE id > ? AND id <= ? ORDER BY id", (start, stop)
             ).fetchall()
-            return [leaf_hash(row[0]) for row in rows]
+            return [leaf_hash(_sound(row[0], 32)) for row in rows]
         rows = connection.execute(
             "SELECT root FROM tiles WHERE level = ? AND position >= ? AND position < ? ORDER BY position",
             (level - 1, start, stop),
         ).fetchall()
-        return [row[0] for row in rows]
+        return [_sound(row[0], 32) for row in rows]
 
     return recall
+
+
+def _sound(data: object, length: int) -> bytes:
+    if not isinstance(data, bytes) or len(data) != length:
+        raise LedgerError("what is stored of the log, or an entry hash, has not the form of a hash")
+    return data
 
 
 def load_log(connection: sqlite3.Connection) -> tuple[str, Log]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshflow.ledger.entry import Draft, StoredEntry, Written
 from meshflow.ledger.keys import KeySource
+from meshflow.ledger.notes import Verifier
 from meshflow.ledger.signers import SignerRow
 
 
@@ -120,8 +121,10 @@ class LedgerStore(Protocol):
         """Return what shows that the newest checkpoint extends the log as it was at an older size."""
         ...
 
-    async def verify(self, run_id: str, tenant: str | None) -> dict[str, Any]:
-        """Check a run; see ``meshflow.ledger.verify``."""
+    async def verify(
+        self, run_id: str, tenant: str | None, held: Sequence[str] = (), keys: Sequence[Verifier] | None = None
+    ) -> dict[str, Any]:
+        """Check a run against itself, the log, and checkpoints and keys from outside; see ``verify_run``."""
         ...
 
     def stop(self) -> None:

@@ -1,0 +1,38 @@
+"""What a verifier says: which layer does not hold, where, and why."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+LAYERS = (
+    "chain", "columns", "commitments", "erasures", "keys", "places", "run_index", "merkle_log", "checkpoint",
+    "held_checkpoint", "anchor", "witness", "storage",
+)  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """One thing that does not hold; the place is None where it concerns no single entry."""
+
+    layer: str
+    problem: str
+    run_id: str | None = None
+    seq: Any = None
+    step_id: Any = None
+
+    def __str__(self) -> str:
+        where = f"entry {self.seq} (step {self.step_id!r}): " if self.seq is not None else ""
+        return where + self.problem
+
+    def in_ledger(self) -> str:
+        """Return the text with the run named."""
+        return f"run {self.run_id!r}, {self}" if self.run_id is not None else str(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form; values that no honest ledger holds are described, not copied."""
+        return {
+            "layer": self.layer,
+            "problem": self.problem,
+            "run_id": self.run_id,
+            "seq": self.seq if self.seq is None or isinstance(self.seq, int) else repr(self.seq)[:100],
+            "step_id": self.step_id if self.step_id is None or isinstance(self.step_id, str) else repr(self.step_id),
+        }
