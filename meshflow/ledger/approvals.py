@@ -124,6 +124,9 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
     if decision is None:
         return None
     answer = step_dict(_intact(decision))
+    approver = _payload(decision, "approver")
+    if not approver or not await store.escalations(answer["approval_id"], tenant):
+        return None  # erased: nobody stands for the decision any more, or the run that asked is deleted
     entry = await _request(store, answer["approval_id"], tenant)
     step = step_dict(entry)
     request, principal = step["approval_request"], step["principal"]
@@ -135,7 +138,7 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         run_id=run_id,
         step_id=step_id,
         approved=answer["approved"],
-        approver=_payload(decision, "approver"),
+        approver=approver,
         arguments_digest=request["arguments_digest"],
         salt=_payload(entry, "request_salt"),
         fingerprint=step["fingerprint"],

@@ -7,7 +7,7 @@ import re
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -19,7 +19,6 @@ from meshflow.ledger import approvals
 from meshflow.ledger.canonical import quick_payload, settle_payload
 from meshflow.ledger.checkpoints import verifiers_of
 from meshflow.ledger.entry import (
-    FIELD_NUMBER,
     Draft,
     Intent,
     Salts,
@@ -30,6 +29,7 @@ from meshflow.ledger.entry import (
     step_contents,
     step_fields,
 )
+from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.keys import key_source
 from meshflow.ledger.sqlite import SqliteStore
 from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
@@ -43,7 +43,7 @@ _BULKY = 128 * 1024
 _VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
-class ReplayLedger:
+class ReplayLedger(ErasureCalls):
     """An append-only, verifiable ledger of steps in one SQLite file.
 
     ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``
@@ -153,6 +153,7 @@ class ReplayLedger:
             "total_cost_usd": total["cost_micro_usd"] / 1_000_000,
             "total_cost_micro_usd": total["cost_micro_usd"],
             "total_tokens": total["tokens"],
+            "deleted": await self._store.is_deleted(run_id, scope),
             "blocked_steps": total["steps"] - total["commits"],
             "verdicts": {verdict: total[name] for name, verdict in _VERDICTS.items() if total[name]},
             "timestamps": {
@@ -223,19 +224,6 @@ class ReplayLedger:
         """Return the attempt number after the highest that the ledger holds of a step; 1 for a new step."""
         found = [await self._store.last_of(run_id, step_id, kind) for kind in ("step", "intent")]
         return 1 + max((step_dict(entry)["attempt"] for entry in found if entry is not None), default=0)
-
-    async def erase_payloads(
-        self, run_id: str, *, fields: Collection[str] = tuple(FIELD_NUMBER), reason: str, authority: str,
-        tenant: str | None = None,
-    ) -> int:  # fmt: skip
-        """Delete erasable fields of a run under a tombstone that says why and by whose authority; return how many went.
-
-        ``reason`` and ``authority`` stay for good, so they must not name a person.
-        """
-        if unknown := set(fields) - set(FIELD_NUMBER):
-            raise LedgerError(f"no erasable fields {sorted(unknown)}; choose from {list(FIELD_NUMBER)}")
-        now_us = self._clock.now_us()
-        return await self._store.erase(run_id, fields, reason, authority, self._scope(tenant), now_us)
 
     async def pending_approvals(self, *, tenant: str | None = None) -> list[dict[str, Any]]:
         """Return the steps that wait for a person, the oldest first."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,8 @@ from meshflow.ledger.notes import Verifier
 from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
 from meshflow.ledger.signers import SignerRow
 from meshflow.ledger.sqlite_append import SqliteAppender
+from meshflow.ledger.sqlite_erase import VISIBLE
+from meshflow.ledger.sqlite_erasing import SqliteErasing
 from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.sqlite_sign import LogSigner
 from meshflow.ledger.verify import unknown_run, verify_run
@@ -40,10 +42,10 @@ _ENTRY = (
     "FROM chosen c JOIN entries e ON e.id = c.id "
     "LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 ORDER BY e.id, p.id"
 )
-_SCOPE = "(:tenant IS NULL OR e.tenant_id = :tenant)"
+_SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
-class SqliteStore:
+class SqliteStore(SqliteErasing):
     """A ledger in one SQLite file, for any number of processes of one machine.
 
     Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.
@@ -86,13 +88,6 @@ class SqliteStore:
         job = partial(sqlite_jobs.fork_run, self._appender, run_id, parent_run_id, from_step, tenant, at_us, fields)
         return await self._run(job)
 
-    async def erase(
-        self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
-    ) -> int:
-        """Delete payloads under a tombstone."""
-        job = partial(sqlite_jobs.erase, self._appender, run_id, fields, (reason, authority), tenant, at_us)
-        return await self._run(job)
-
     async def _run(self, job: Callable[[], T]) -> T:
         try:
             return await self._writer.run(job)
@@ -129,7 +124,14 @@ class SqliteStore:
             after = last.seq if last.step_index is None else last.step_index
 
     async def _segments(self, run_id: str) -> list[Segment]:
-        return segments(await self._fetch(LINEAGE, {"run": run_id}))
+        rows = [*await self._fetch(LINEAGE, {"run": run_id})]
+        if len(rows) < 2:
+            return segments(rows)
+        # A deleted run lists nothing that it inherited, and hands nothing of it on.
+        for place, row in enumerate(rows):
+            if await self.is_deleted(row[0], None):
+                return segments(rows[: place + 1])
+        return segments(rows)
 
     async def entry_at(self, run_id: str, index: int, kind: str, tenant: str | None = None) -> StoredEntry | None:
         """Return the entry of a kind by its place, from the end when negative."""
@@ -157,8 +159,9 @@ class SqliteStore:
 
     async def _step(self, run_id: str, index: int, tenant: str | None) -> StoredEntry | None:
         found = await self._entries(
-            "SELECT e.id FROM entries e WHERE e.run_id = :run AND e.step_index = :index AND (:tenant IS NULL "
-            "OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.run_id = :run AND r.tenant_id <> :tenant))",
+            f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.step_index = :index AND {VISIBLE} "
+            "AND (:tenant IS NULL OR NOT EXISTS "
+            "(SELECT 1 FROM runs r WHERE r.run_id = :run AND r.tenant_id <> :tenant))",
             {"run": run_id, "index": index, "tenant": tenant},
         )
         return found[0] if found else None

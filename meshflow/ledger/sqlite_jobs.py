@@ -1,15 +1,14 @@
-"""What happens to whole runs in SQLite: close, fork, erase; each in one transaction of the appender."""
+"""What happens to whole runs in SQLite: close and fork; each in one transaction of the appender."""
 
 from __future__ import annotations
 
 import sqlite3
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.chain import genesis_hash
-from meshflow.ledger.entry import FIELD_NUMBER, VERSION, Written, fork_fields, seal
+from meshflow.ledger.entry import VERSION, Written, fork_fields, seal
 from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_batch import expected
 from meshflow.ledger.sqlite_lineage import step_hash
@@ -64,43 +63,6 @@ def fork_run(
         return expected(appender.append_each(connection, [draft])[0])
 
     return appender.transact(connection, work)
-
-
-def erase(
-    appender: SqliteAppender, run_id: str, fields: Collection[str], why: tuple[str, str], tenant: str | None, at_us: int
-) -> int:
-    """Append a tombstone, delete the payloads that it names, and leave no copy in the WAL."""
-    connection = appender.open()
-    gone = appender.transact(connection, lambda: _erase(appender, connection, run_id, fields, why, tenant, at_us))
-    # secure_delete has overwritten the pages; the log that carried them must go too, when no reader needs it.
-    connection.execute("PRAGMA busy_timeout = 1000")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    connection.execute("PRAGMA busy_timeout = 0")
-    return gone
-
-
-def _erase(
-    appender: SqliteAppender, connection: sqlite3.Connection, run_id: str, fields: Collection[str],
-    why: tuple[str, str], tenant: str | None, at_us: int,
-) -> int:  # fmt: skip
-    appender.known_head(connection, run_id, tenant)
-    numbers = {FIELD_NUMBER[name]: name for name in fields}
-    rows = connection.execute(
-        "SELECT p.id, e.seq FROM entries e JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
-        "WHERE e.run_id = ? AND (? IS NULL OR e.tenant_id = ?) ORDER BY p.id",
-        (run_id, tenant, tenant),
-    ).fetchall()
-    chosen = [(payload_id, seq, numbers[payload_id % 16]) for payload_id, seq in rows if payload_id % 16 in numbers]
-    if not chosen:
-        return 0
-    base = _lifecycle_fields("erasure", run_id, uuid.uuid4().hex, tenant or owner(connection, run_id), at_us)
-    erased: dict[str, list[str]] = {}
-    for _, seq, name in chosen:
-        erased.setdefault(str(seq), []).append(name)
-    draft = seal({**base, "erased": erased, "reason": why[0], "authority": why[1]}, {})
-    expected(appender.append_all(connection, [draft])[0])
-    connection.executemany("DELETE FROM payloads WHERE id = ?", [(payload_id,) for payload_id, _, _ in chosen])
-    return len(chosen)
 
 
 def owner(connection: sqlite3.Connection, run_id: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from meshflow.ledger.entry import Draft, StoredEntry, Written
+from meshflow.ledger.erasure import ErasableStore
 from meshflow.ledger.keys import KeySource
 from meshflow.ledger.notes import Verifier
 from meshflow.ledger.signers import SignerRow
 
 
-class LedgerStore(Protocol):
+class LedgerStore(ErasableStore, Protocol):
     """The contract of a store.
 
     The store assigns ``seq`` and ``prev_hash`` inside the transaction that appends, so that any number of writers, in
@@ -35,12 +36,6 @@ class LedgerStore(Protocol):
 
     async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
         """Append the closing entry, with the count of entries before it; answer the one there is, if there is."""
-        ...
-
-    async def erase(
-        self, run_id: str, fields: Collection[str], reason: str, authority: str, tenant: str | None, at_us: int
-    ) -> int:
-        """Append a tombstone and delete the payloads that it names, in one transaction; return how many went."""
         ...
 
     async def fork_run(

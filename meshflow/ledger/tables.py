@@ -127,6 +127,17 @@ CREATE TABLE holds (
 );
 CREATE INDEX holds_run ON holds (run_id) WHERE released_at_us IS NULL;
 CREATE INDEX holds_subject ON holds (subject) WHERE released_at_us IS NULL;
+CREATE TABLE subject_index (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  key BLOB NOT NULL,  -- of the digests
+  upto INTEGER NOT NULL  -- the last entry that is indexed
+);
+CREATE TABLE subjects (
+  digest BLOB NOT NULL,
+  entry_id INTEGER NOT NULL,
+  PRIMARY KEY (digest, entry_id)
+) WITHOUT ROWID;
+CREATE INDEX subjects_entry ON subjects (entry_id);
 """
 
 
