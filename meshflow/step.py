@@ -154,10 +154,15 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Where a stream stands when stage 13 sees a part: text already released before it, and whether it is the whole."""
+    """Where a stream stands when stage 13 sees a part.
+
+    ``released`` is the end of the text that went out before it (as much as is held back), ``released_chars`` how much
+    text went out in all, ``final`` whether this is the whole.
+    """
 
     released: str
     final: bool
+    released_chars: int = 0
 
 
 class StepState:

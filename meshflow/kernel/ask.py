@@ -40,6 +40,7 @@ async def drive(asking: Asking, work: Coroutine[Any, Any, T]) -> T:
     ``asyncio.timeout`` (2.5 to 3.8 us) is never set up.
     """
     asking.driven = True
+    asking.binding = None
     try:
         pending = work.send(None)
     except StopIteration as done:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
 from meshflow.kernel.flow import pass_gates
 from meshflow.kernel.gate import Passage
@@ -34,7 +35,7 @@ async def explain(core: Core, state: StepState) -> Explanation:
     """Take a step through the gates with everything set to look only, past denials."""
     state.purpose = Purpose.EXPLAIN
     passage = Passage(core.base, state, explaining=True)
-    await pass_gates(core, passage)
+    await drive(state.asking, pass_gates(core, passage))
     status, (code, reason) = Status.COMPLETED, ("", "")
     if passage.denial is not None:
         status, (code, reason) = Status.DENIED, passage.denial

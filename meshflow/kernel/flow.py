@@ -54,7 +54,7 @@ class Flow:
             await self.core.start()
         release = Release(self.passage)
         try:
-            if await self._admitted():
+            if await drive(self.state.asking, self._admitted()):
                 await self._execute()
             if self.execution is not None and self.execution.stream is not None and not self._stopped():
                 async for part in release.parts(self.execution.stream):
@@ -222,13 +222,14 @@ class Flow:
 
 async def pass_gates(core: Core, passage: Passage) -> None:
     """Take a step through stages 1 to 11: the first two by the base pipeline, the rest by the tenant's own."""
-    asking = passage.state.asking
-    if not asking.driven:
-        return await drive(asking, pass_gates(core, passage))
     await passage.pass_gates(passage.pipeline.entry)
-    if passage.denial is not None and not passage.explaining:
-        return
+    if passage.denial is None or passage.explaining:
+        enter_tenant(core, passage)
+        await passage.pass_gates(passage.pipeline.gates)
+
+
+def enter_tenant(core: Core, passage: Passage) -> None:
+    """Go on by the pipeline of the tenant that stage 2 has found."""
     tenant = passage.context.tenant_id
     passage.pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
     passage.state.fingerprint = passage.pipeline.fingerprint
-    await passage.pass_gates(passage.pipeline.gates)

@@ -16,12 +16,13 @@ HOLD_BACK = 512
 class Release:
     """The release of one stream: feeds stage 13, keeps what was released, and knows how it ended."""
 
-    __slots__ = ("_passage", "_pending", "failure", "released")
+    __slots__ = ("_passage", "_pending", "_released_chars", "failure", "released")
 
     def __init__(self, passage: Passage) -> None:
         self._passage = passage
         self._pending = ""
         self.released: list[Any] = []
+        self._released_chars = 0
         self.failure: tuple[str, str] | None = None
 
     @property
@@ -93,6 +94,7 @@ class Release:
         self._pending = text[cut:]
         if cut:
             self.released.append(text[:cut])
+            self._released_chars += cut
             yield text[:cut]
 
     async def _release_item(self, item: Any) -> AsyncIterator[Any]:
@@ -118,7 +120,7 @@ class Release:
     async def _guard(self, output: Any, *, final: bool) -> None:
         state = self._passage.state
         tail = self.released[-1] if self.released and isinstance(self.released[-1], str) else ""
-        state.stream = StreamState(released=tail[-HOLD_BACK:], final=final)
+        state.stream = StreamState(tail[-HOLD_BACK:], final, self._released_chars)
         await self._passage.pass_output(output)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
+from pydantic import BaseModel
 
 from meshflow import Decision, NodeInput, Status
 from meshflow.step import Purpose
@@ -174,3 +176,20 @@ async def test_settlement_runs_in_reverse_order_of_the_stages(kit):
     )
     await runtime.run(NodeInput(node_id="n", input=1))
     assert order == ["output", "rate"]
+
+
+@dataclass
+class Report:
+    note: str
+
+
+class Model(BaseModel):
+    note: str
+
+
+@pytest.mark.parametrize("made", [Report, lambda text: Model(note=text)], ids=["dataclass", "pydantic"])
+async def test_what_an_output_object_holds_is_recorded_redacted_and_the_caller_gets_the_object(kit, made):
+    runtime = kit.runtime({"scan_sensitive_data": redacts})
+    outcome = await runtime.run(NodeInput(node_id="n", handler=lambda value: made(f"x {SECRET}")))
+    assert outcome.output.note == f"x {SECRET}"
+    assert kit.plugin.records[0].output == {"note": "x ***"}

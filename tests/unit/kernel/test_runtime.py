@@ -24,6 +24,19 @@ async def test_a_shadow_denial_does_not_stop_the_step(kit):
     assert (result.code, result.enforced) == ("input_guardrails.shade", False)
 
 
+@pytest.mark.parametrize(
+    ("stage", "hook"), [("input_guardrails", "guard_input"), ("output_guardrails", "guard_output")]
+)
+async def test_a_shadow_is_asked_although_its_stage_denies(kit, stage, hook):
+    shade = kit.EveryStage({hook: Decision.allow()})
+    runtime = kit.runtime(
+        {hook: Decision.deny(f"{stage}.no", "no")}, stages={stage: {"also_shadow": ["shade"]}}, beside={"shade": shade}
+    )
+    outcome = await runtime.run(STEP)
+    assert outcome.code == f"{stage}.no"
+    assert [one.effect.value for one in outcome.results if one.plugin == "shade"] == ["allow"]
+
+
 async def test_a_stage_in_shadow_mode_neither_denies_nor_replaces(kit):
     runtime = kit.runtime(
         {"guard_input": Decision.allow(replacement="changed")}, stages={"input_guardrails": {"mode": "shadow"}}

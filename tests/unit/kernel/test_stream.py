@@ -189,3 +189,16 @@ async def test_a_stream_that_is_stopped_is_closed(kit):
     _, error = await drain(kit.runtime({"guard_output": forbids("FORBIDDEN")}).stream(step))
     assert error.outcome.code == "output_guardrails.keyword"
     assert closed == [True]
+
+
+async def test_stage_thirteen_knows_how_much_went_out_before(kit):
+    counts = []
+
+    def notes(context, output):
+        counts.append((context.stream.released_chars, len(output), context.stream.final))
+
+    await drain(kit.runtime({"guard_output": notes}).stream(chunked("z" * 5000, 1000)))
+    *windows, last_window, whole = counts
+    assert all(before + size <= 5000 for before, size, _ in windows)
+    assert last_window[0] + last_window[1] == 5000
+    assert whole[1:] == (5000, True)

@@ -208,7 +208,7 @@ class GuardrailsPlugin(Plugin[GuardrailsSettings]):
             return
         stream = context.stream
         if stream is not None and not stream.final:
-            limit = max(0, limit - len(stream.released))  # what is known to have gone out before
+            limit = max(0, limit - max(stream.released_chars, len(stream.released)))
         new = capped(at.value, limit)
         if new is at.value:
             return
