@@ -123,8 +123,9 @@ class Approval:
     """A person's answer to a step that waited, bound to what they saw.
 
     ``arguments_digest`` covers the final input under ``salt``; ``fingerprint`` is the pipeline's at the time of asking;
-    ``principal`` is who asked, as recorded, and ``attempt`` the attempt that asked. ``held_output`` is set where the
-    output, not the call, was in question.
+    ``principal`` is who asked, as recorded, ``attempt`` the last one that is recorded of the step, and ``used``
+    whether a step has begun on the strength of it. ``held_output`` is set where the output, not the call, was in
+    question.
     """
 
     approval_id: str
@@ -139,6 +140,7 @@ class Approval:
     principal: Principal
     reason: str = ""
     attempt: int = 1
+    used: bool = False
     holds_output: bool = False
     held_output: Any = None
 

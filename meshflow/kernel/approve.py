@@ -28,6 +28,8 @@ def objection(approval: Approval, state: StepState) -> tuple[str, str] | None:
     """Return why an approval does not cover the step as it stands now, as code and reason; None if it does."""
     if not approval.approved:
         return "approval.rejected", f"{approval.approver} said no: {approval.reason or 'no reason given'}"
+    if approval.used:
+        return "approval.used", f"approval {approval.approval_id} has been used; a person approves one execution"
     if approval.run_id != state.run_id or approval.step_id != state.step_id:
         return "approval.other_step", f"approval {approval.approval_id} was given for another step"
     if state.clock.now_us() > approval.expires_at_us:

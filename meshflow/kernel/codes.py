@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "approval.granted": "A person approved the step; this code comes with allow.",
     "approval.pending": "The step was handed in again before a person decided.",
     "approval.rejected": "A person said no.",
+    "approval.used": "A step has begun on the strength of the approval already; it covers one execution.",
     "approval.other_step": "The approval was given for another step.",
     "approval.other_principal": "The step was handed in again for another principal than the one that asked.",
     "approval.expired": "The approval has expired.",

@@ -99,6 +99,7 @@ class Passage:
                 if not self.explaining:
                     await self._ask_shadows_of(binding)
                     return
+                answered = True
             elif effect is not _ABSTAIN:
                 answered = True
             if binding.closes:

@@ -209,7 +209,7 @@ async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
     find = core.base.find_approval
     state.approval = await find(StepContext(state)) if find is not None else None
     if state.approval is not None:
-        state.attempt = max(state.attempt, state.approval.attempt + 1)
+        state.attempt = state.approval.attempt + 1
         return None
     ending = Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet")
     record = StepRecord(

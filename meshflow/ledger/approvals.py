@@ -145,9 +145,28 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         expires_at_us=request["expires_at_us"],
         principal=principal_from(principal),
         reason=answer["reason"],
+        attempt=await _last_attempt(store, run_id, step_id),
+        used=await _used(store, run_id, answer["approval_id"], tenant),
         holds_output=request["holds_output"],
         held_output=step["output_content"] if request["holds_output"] else None,
     )
+
+
+async def _last_attempt(store: LedgerStore, run_id: str, step_id: str) -> int:
+    found = [await store.last_of(run_id, step_id, kind) for kind in ("step", "intent")]
+    return max(step_dict(entry)["attempt"] for entry in found if entry is not None)
+
+
+async def _used(store: LedgerStore, run_id: str, approval_id: str, tenant: str | None) -> bool:
+    """Return whether a step has begun, or ended, on the strength of an approval."""
+    async for entry in store.entries(run_id, "intent", tenant):
+        if step_dict(entry)["approval_id"] == approval_id:
+            return True
+    async for entry in store.entries(run_id, "step", tenant):
+        step = step_dict(entry)
+        if step["approval_id"] == approval_id and step["verdict"] in ("commit", "error"):
+            return True
+    return False
 
 
 def _payload(entry: StoredEntry, name: str) -> str:

@@ -92,6 +92,11 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
         return known(connection, draft) or LedgerConflictError(problem)
+    if kind == "intent" and head.steps and _ended(connection, draft):
+        return LedgerConflictError(
+            f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} has ended; "
+            "a new try of the step needs a new attempt number"
+        )
     index = head.steps if kind == "step" else None
     batch.last_id = entry_id = batch.last_id + 1
     batch.hashes.append(digest)
@@ -107,6 +112,15 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     tenants = head.tenants if tenant in head.tenants else head.tenants | {tenant}
     batch.heads[run_id] = Head(head.seq + 1, steps, digest, head.closed or kind == "close", tenants)
     return Written(run_id, head.seq, columns[1], digest.hex(), index, entry_id - 1)
+
+
+def _ended(connection: sqlite3.Connection, draft: Draft) -> bool:
+    """Return whether the attempt has an outcome: an intent after it would run what the ledger calls over."""
+    found = connection.execute(
+        "SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = 'step'",
+        (draft.run_id, draft.columns[1], draft.columns[2]),
+    )
+    return found.fetchone() is not None
 
 
 def _count(batch: Batch, head: Head, draft: Draft) -> None:
@@ -160,7 +174,12 @@ def known(connection: sqlite3.Connection, draft: Draft) -> Outcome | None:
             "SELECT id % 16, salt FROM payloads WHERE id BETWEEN ? AND ?", (entry_id * 16, entry_id * 16 + 15)
         )
     )
-    same = len(salts) == len(draft.payloads) and all(FIELD_NUMBER[name] in salts for name, _, _ in draft.payloads)
+    # A second intent is never the first one again: both would run.
+    same = (
+        draft.columns[0] != "intent"
+        and len(salts) == len(draft.payloads)
+        and all(FIELD_NUMBER[name] in salts for name, _, _ in draft.payloads)
+    )
     if same:
         salted = tuple((name, salts[FIELD_NUMBER[name]], data) for name, _, data in draft.payloads)
         same = body_of(draft.fields, salted) == body

@@ -81,6 +81,7 @@ async def test_resuming_before_anybody_decided_stays_paused_and_writes_nothing(k
     ("changed", "code"),
     [
         ({"approved": False}, "approval.rejected"),
+        ({"used": True}, "approval.used"),
         ({"step_id": "other"}, "approval.other_step"),
         ({"run_id": "other"}, "approval.other_step"),
         ({"approver": "ada"}, "approval.self_approved"),

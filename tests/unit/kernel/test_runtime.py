@@ -109,6 +109,12 @@ async def test_explain_collects_every_answer_past_a_denial_and_changes_nothing(k
     assert kit.plugin.records == []
 
 
+async def test_explain_tells_a_denial_from_silence(kit):
+    runtime = kit.runtime({"evaluate_policy": Decision.deny("policy_evaluation.denied", "no")})
+    codes = [one.code for one in (await runtime.explain(STEP)).results if one.code]
+    assert codes == ["policy_evaluation.denied"]
+
+
 async def test_reload_swaps_at_once_and_steps_in_flight_keep_their_pipeline(kit):
     going, go_on = asyncio.Event(), asyncio.Event()
 
