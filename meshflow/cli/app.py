@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.approvals_app import approvals_app
+from meshflow.cli.erase_app import erase_app
 from meshflow.cli.group import CommandGroup
 from meshflow.cli.ledger_app import ledger_app
 from meshflow.cli.options import (
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(plugins_app, name="plugins")
+ledger_app.add_typer(erase_app)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
 

@@ -40,9 +40,7 @@ class SqliteErasing:
         """Return runs that hold payloads of somebody; the index is brought up to date page by page before."""
         while not await self._run(partial(sqlite_erase.index_subjects, self._appender)):
             pass
-        return await self._run(
-            partial(sqlite_erase.runs_of_subject, self._appender, subject, after, limit, tenant)
-        )
+        return await self._run(partial(sqlite_erase.runs_of_subject, self._appender, subject, after, limit, tenant))
 
     async def hold(
         self, run_id: str | None, subject: str | None, reason: str, authority: str, tenant: str | None, at_us: int

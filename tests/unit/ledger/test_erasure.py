@@ -162,9 +162,7 @@ async def test_a_closed_run_can_be_deleted_and_held(ledger: ReplayLedger, record
     assert (await ledger.verify_chain("run-1"))["state"] == "closed"
 
 
-async def test_nothing_can_be_decided_or_found_of_erased_approvals(
-    ledger: ReplayLedger, escalated: MakeRecord
-) -> None:
+async def test_nothing_can_be_decided_or_found_of_erased_approvals(ledger: ReplayLedger, escalated: MakeRecord) -> None:
     await ledger.write(escalated())
     await ledger.decide_approval("ap-1", approve=True, approver="bob", reason="fine")
     assert (await ledger.find_approval("run-1", "step-0")) is not None

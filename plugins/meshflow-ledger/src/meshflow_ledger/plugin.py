@@ -9,7 +9,9 @@ from pydantic import Field
 
 from meshflow.errors import ConfigError
 from meshflow.ledger import Intent, ReplayLedger
+from meshflow.ledger.retention import RetentionRule
 from meshflow.plugin import Approval, Auditor, Host, Plugin, Settings, StepContext, StepRecord, hookimpl
+from meshflow_ledger.retention import Retention
 
 
 class LedgerSettings(Settings):
@@ -25,6 +27,9 @@ class LedgerSettings(Settings):
     )
     queue_limit: int = Field(
         4_096, ge=1, le=1_000_000, description="records that may wait to be written before further steps wait, a count"
+    )
+    retention: tuple[Retention, ...] = Field(
+        (), description="how long payloads are kept, a list of rules of which the first that matches decides"
     )
 
 
@@ -58,6 +63,11 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 queue_limit=self.settings.queue_limit,
             )
         return self._own
+
+    @property
+    def retention_rules(self) -> tuple[RetentionRule, ...]:
+        """How long payloads are kept, as ``ReplayLedger.apply_retention`` takes it."""
+        return tuple(one.rule() for one in self.settings.retention)
 
     def _location(self) -> str | Path:
         path = self.settings.path
