@@ -126,7 +126,7 @@ def _converted(step: Mapping[str, Any]) -> dict[str, Any]:
         if step.get(name) is not None:
             values[target] = _units(step[name], unit, name)
     if step.get("timestamp") is not None:
-        values["started_us"] = _moment(step["timestamp"])
+        values["started_us"] = moment_us(step["timestamp"])
     return values
 
 
@@ -142,17 +142,17 @@ def _units(value: Any, unit: int, name: str) -> int:
     return int((number * unit).to_integral_value())
 
 
-def _moment(value: Any) -> int:
+def moment_us(value: Any, path: str = "timestamp") -> int:
     """Return microseconds since the epoch of an RFC 3339 text, a datetime with a zone, or seconds."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _units(value, 1_000_000, "timestamp")
+        return _units(value, 1_000_000, path)
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise EncodingError("not an RFC 3339 time", path="timestamp") from None
+            raise EncodingError("not an RFC 3339 time", path=path) from None
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise EncodingError("a time with a zone is needed, in RFC 3339 or as seconds", path="timestamp")
+        raise EncodingError("a time with a zone is needed, in RFC 3339 or as seconds", path=path)
     return (value - _EPOCH) // timedelta(microseconds=1)
 
 

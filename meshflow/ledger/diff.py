@@ -1,0 +1,159 @@
+"""What two runs did differently, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from meshflow.errors import LedgerError
+from meshflow.ledger.align import Pair, pair_up
+from meshflow.ledger.canonical import payload_value
+from meshflow.ledger.history import HistoryStore
+from meshflow.ledger.outline import Doubt, Outline
+
+
+@dataclass(frozen=True)
+class RunDiff:
+    """How run B differs from run A.
+
+    ``only_in_a``, ``only_in_b`` and ``common`` are node ids in the order in which they first ran. ``changed`` holds a
+    dict for each pair of steps of a common node whose verdict, code or output differs. Steps of a node that ran more
+    often in one run, and have no partner, are in ``extra_in_a`` and ``extra_in_b``. ``not_compared`` names pairs whose
+    outputs look the same, or are gone, and need not have been the same: erased, withheld, redacted or unencodable.
+    Costs and tokens are those of the runs themselves: a fork does not count what it inherits.
+    """
+
+    run_a: str
+    run_b: str
+    only_in_a: list[str] = field(default_factory=list)
+    only_in_b: list[str] = field(default_factory=list)
+    common: list[str] = field(default_factory=list)
+    changed: list[dict[str, Any]] = field(default_factory=list)
+    cost_delta_usd: float = 0.0
+    cost_delta_micro_usd: int = 0
+    token_delta: int = 0
+    extra_in_a: list[dict[str, Any]] = field(default_factory=list)
+    extra_in_b: list[dict[str, Any]] = field(default_factory=list)
+    not_compared: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def same_path(self) -> bool:
+        """True when the same nodes ran as often and no difference was found, undecidable pairs aside."""
+        return not (self.only_in_a or self.only_in_b or self.changed or self.extra_in_a or self.extra_in_b)
+
+    @property
+    def identical(self) -> bool:
+        """True when no difference was found and nothing was undecidable."""
+        return self.same_path and not self.not_compared
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+async def compare(store: HistoryStore, run_a: str, run_b: str, tenant: str | None) -> RunDiff:
+    """Compare two runs; LedgerError for one that the ledger does not know."""
+    outlines = []
+    for run_id in (run_a, run_b):
+        outline = await store.outline(run_id, tenant)
+        if outline is None:
+            raise LedgerError(f"the ledger has no run {run_id!r}")
+        outlines.append(outline)
+    a, b = outlines
+    found = _Comparison(a, b)
+    changed = [found.change(pair) for pair in found.differing]
+    for name, run_id, outline, side in (("output_a", run_a, a, 0), ("output_b", run_b, b, 1)):
+        places = [pair[side] for pair in found.differing]
+        outputs = await store.outputs(run_id, [outline.indexes[at] for at in places], tenant)
+        for one, at in zip(changed, places, strict=True):
+            data = outputs.get(outline.indexes[at])
+            one[name] = None if data is None else payload_value(data)
+    cost = b.own_cost() - a.own_cost()
+    return RunDiff(
+        run_a=run_a,
+        run_b=run_b,
+        only_in_a=_without(a.nodes, b.nodes),
+        only_in_b=_without(b.nodes, a.nodes),
+        common=[node for node in dict.fromkeys(a.nodes) if node in found.nodes_b],
+        changed=changed,
+        cost_delta_usd=cost / 1_000_000,
+        cost_delta_micro_usd=cost,
+        token_delta=b.own_tokens() - a.own_tokens(),
+        extra_in_a=found.unpaired(a, found.nodes_b, {i for i, _ in found.pairs}, found.times_a),
+        extra_in_b=found.unpaired(b, found.nodes_a, {j for _, j in found.pairs}, found.times_b),
+        not_compared=found.undecidable,
+    )
+
+
+def _without(nodes: Sequence[str], others: Sequence[str]) -> list[str]:
+    gone = set(others)
+    return [node for node in dict.fromkeys(nodes) if node not in gone]
+
+
+class _Comparison:
+    """The pairs of two outlines, and what is to be said of each."""
+
+    def __init__(self, a: Outline, b: Outline) -> None:
+        self.a, self.b = a, b
+        self.nodes_a, self.nodes_b = set(a.nodes), set(b.nodes)
+        self.times_a, self.times_b = _times(a.nodes), _times(b.nodes)
+        self.pairs = pair_up(a.nodes, a.deeds(), b.nodes, b.deeds())
+        self.differing: list[Pair] = []
+        self.undecidable: list[dict[str, Any]] = []
+        for pair in self.pairs:
+            self._judge(pair)
+
+    def _judge(self, pair: Pair) -> None:
+        i, j = pair
+        a, b = self.a, self.b
+        doubt_a, doubt_b = a.doubts[i], b.doubts[j]
+        same_output = a.digest(i) == b.digest(j)
+        # What is gone says nothing, also beside an output that is there; else bytes that differ are a difference.
+        unknown = max(doubt_a, doubt_b) >= Doubt.WITHHELD or (same_output and (doubt_a or doubt_b))
+        if unknown:
+            self.undecidable.append({
+                **self._named(pair), "what": "output", "why_a": Doubt(doubt_a).label, "why_b": Doubt(doubt_b).label,
+            })  # fmt: skip
+        if a.ends[i] != b.ends[j] or not (same_output or unknown):
+            self.differing.append(pair)
+
+    def _named(self, pair: Pair) -> dict[str, Any]:
+        i, j = pair
+        return {
+            "node_id": self.a.nodes[i], "occurrence": self.times_a[i], "occurrence_b": self.times_b[j],
+            "step_index_a": self.a.indexes[i], "step_index_b": self.b.indexes[j],
+        }  # fmt: skip
+
+    def change(self, pair: Pair) -> dict[str, Any]:
+        """Return what differs between the steps of a pair; the outputs are filled in later."""
+        i, j = pair
+        (verdict_a, code_a), (verdict_b, code_b) = self.a.ends[i], self.b.ends[j]
+        cost = self.b.costs[j] - self.a.costs[i]
+        return {
+            **self._named(pair),
+            "verdict_a": verdict_a, "verdict_b": verdict_b, "code_a": code_a, "code_b": code_b,
+            "output_a": None, "output_b": None,
+            "cost_delta_usd": cost / 1_000_000, "cost_delta_micro_usd": cost,
+            "token_delta": self.b.tokens[j] - self.a.tokens[i],
+        }  # fmt: skip
+
+    @staticmethod
+    def unpaired(outline: Outline, common: set[str], paired: set[int], times: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the steps of common nodes that have no partner."""
+        return [
+            {"node_id": node, "occurrence": times[at], "step_index": outline.indexes[at]}
+            for at, node in enumerate(outline.nodes)
+            if at not in paired and node in common
+        ]
+
+
+def _times(nodes: Sequence[str]) -> list[int]:
+    """Return for each step how often its node ran before."""
+    counts: dict[str, int] = {}
+    times = []
+    for node in nodes:
+        seen = counts.get(node, 0)
+        times.append(seen)
+        counts[node] = seen + 1
+    return times

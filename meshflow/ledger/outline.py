@@ -1,0 +1,101 @@
+"""A run in outline: of each step what a comparison needs, in columns, so that a long run stays small in memory."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import blake2b
+
+from meshflow.ledger.canonical import UNENCODABLE
+
+_DIGEST_BYTES = 16
+_NO_DIGEST = bytes(_DIGEST_BYTES)
+_WITHHELD = b'"meshflow:withheld"'
+_OPAQUE = f'"{UNENCODABLE}":{{'.encode()
+_HASHED = b'"sha256":"'
+# What the scanners write in place of what they found. A surrogate or a keyed hash can be compared, a mask cannot.
+_MASK = re.compile(rb"<[A-Z][A-Z_]{2,}>")
+
+
+class Doubt(IntEnum):
+    """Why equal records of an output do not prove that the outputs were equal."""
+
+    NONE = 0
+    REDACTED = 1
+    UNENCODABLE = 2
+    WITHHELD = 3
+    ERASED = 4
+
+    @property
+    def label(self) -> str:
+        """Return the doubt as results name it."""
+        return self.name.lower()
+
+
+def doubt_of(data: bytes) -> Doubt:
+    """Return what keeps a payload's bytes from standing for the value they were made of."""
+    if b"meshflow:" in data:
+        if _WITHHELD in data:
+            return Doubt.WITHHELD
+        if data.count(_OPAQUE) > data.count(_HASHED):
+            return Doubt.UNENCODABLE
+    return Doubt.REDACTED if b"<" in data and _MASK.search(data) is not None else Doubt.NONE
+
+
+@dataclass(slots=True)
+class Outline:
+    """The steps of a run in order, those that a fork inherits first; ``inherited`` says how many those are.
+
+    ``ends`` are (verdict, code), each kept once; ``digests`` hold 16 bytes and ``doubts`` one byte a step.
+    """
+
+    run_id: str
+    inherited: int = 0
+    nodes: list[str] = field(default_factory=list)
+    indexes: array[int] = field(default_factory=lambda: array("q"))
+    ends: list[tuple[str, str]] = field(default_factory=list)
+    costs: array[int] = field(default_factory=lambda: array("q"))
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    digests: bytearray = field(default_factory=bytearray)
+    doubts: bytearray = field(default_factory=bytearray)
+    _nodes: dict[str, str] = field(default_factory=dict, repr=False)
+    _ends: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def add(
+        self, step_index: int, node_id: str, end: tuple[str, str], cost_micro_usd: int, tokens: int,
+        output: bytes | None, erased: bool,
+    ) -> None:  # fmt: skip
+        """Add the next step: ``end`` is its verdict and code, ``output`` its payload's bytes, if it has one."""
+        self.indexes.append(step_index)
+        self.nodes.append(self._nodes.setdefault(node_id, node_id))
+        self.ends.append(self._ends.setdefault(end, end))
+        self.costs.append(cost_micro_usd)
+        self.tokens.append(tokens)
+        if output is None:
+            self.digests += _NO_DIGEST
+            self.doubts.append(Doubt.ERASED if erased else Doubt.NONE)
+        else:
+            self.digests += blake2b(output, digest_size=_DIGEST_BYTES).digest()
+            self.doubts.append(doubt_of(output))
+
+    def digest(self, place: int) -> bytes:
+        """Return the digest of a step's output; nothing is ever verified by it."""
+        return bytes(self.digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES])
+
+    def deeds(self) -> list[int]:
+        """Return for each step a number that tells apart what steps did: their end and their output."""
+        digests = memoryview(bytes(self.digests))
+        return [hash((end, digests[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES])) for at, end in enumerate(self.ends)]
+
+    def own_cost(self) -> int:
+        """Return what the run itself spent, in micro-USD."""
+        return sum(self.costs[self.inherited :])
+
+    def own_tokens(self) -> int:
+        """Return the tokens that the run itself used."""
+        return sum(self.tokens[self.inherited :])
