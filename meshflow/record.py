@@ -98,7 +98,8 @@ class StepRecord:
 
     Money is whole micro-USD, times are microseconds since the epoch, durations nanoseconds. ``input``, ``output``,
     ``metadata``, ``reason`` and what the results say have been redacted. ``cost_micro_usd`` is what was spent,
-    ``reserved_micro_usd`` what stage 4 had set aside; more spent than set aside is an over-run.
+    ``reserved_micro_usd`` what stage 4 had set aside; more spent than set aside is an over-run. ``intended`` is False
+    for a step that ended before its own intent was written, and so may not take the place of an attempt that runs.
     """
 
     run_id: str
@@ -118,6 +119,7 @@ class StepRecord:
     metadata: Mapping[str, Any] = field(default_factory=_nothing)
     results: tuple[StageResult, ...] = ()
     executed: bool = False
+    intended: bool = True
     cost_micro_usd: int = 0
     reserved_micro_usd: int = 0
     tokens: int = 0

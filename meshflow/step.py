@@ -172,7 +172,8 @@ class StepState:
 
     __slots__ = (
         "approval", "asking", "attempt", "begun_ns", "clock", "elapsed_ns", "facts", "fingerprint", "handed", "input",
-        "obligations", "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream", "touched",
+        "intended", "obligations", "purpose", "recorded_input", "run_id", "started_us", "step", "step_id", "stream",
+        "touched",
     )  # fmt: skip
 
     def __init__(
@@ -194,6 +195,7 @@ class StepState:
         self.approval: Approval | None = None
         self.asking: Any = None
         self.handed: Any = None
+        self.intended = False
         self.elapsed_ns = 0
         self.stream: StreamState | None = None
         self.touched = False

@@ -11,7 +11,7 @@ from meshflow.kernel.ask import ask, describe
 from meshflow.kernel.bind import Failure
 from meshflow.kernel.compile import Pipeline
 from meshflow.kernel.gate import Passage
-from meshflow.kernel.redact import plain, recorded_words, redact, with_recorded_words
+from meshflow.kernel.redact import Redacted, plain, recorded_words, redact, unscanned, with_recorded_words
 from meshflow.record import (
     STATUS_OF_VERDICT,
     ApprovalRequest,
@@ -62,8 +62,9 @@ class Ending:
 
 async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
     """Write what happened and return it. No outcome with an output leaves here unless its record was written."""
-    record = await _record(passage, ending)
     pipeline, state, context = passage.pipeline, passage.state, passage.context
+    fields = _fields(passage, ending)
+    record = _record(passage, ending, unscanned(pipeline, fields) or await redact(pipeline, state, fields))
     committed = ending.verdict is _COMMIT
     outcome = OpenOutcome()
     outcome.status = _COMPLETED if committed else STATUS_OF_VERDICT[ending.verdict]
@@ -100,17 +101,22 @@ async def _settle(pipeline: Pipeline, context: StepContext, record: StepRecord) 
             log.error("step %s is not settled: %s", record.step_id, describe(name, error))
 
 
-async def _record(passage: Passage, ending: Ending) -> StepRecord:
-    state, step, facts, kept = passage.state, passage.state.step, passage.state.facts, passage.kept
+def _fields(passage: Passage, ending: Ending) -> dict[str, Any]:
+    """Return what must pass redaction; the input has passed it already where an intent was written."""
+    metadata = passage.state.step.metadata
     fields: dict[str, Any] = {
         "output": _plain(ending.kept_output),
-        "metadata": dict(step.metadata) if step.metadata else {},
+        "metadata": dict(metadata) if metadata else {},
         "reason": ending.reason,
         "results": recorded_words(passage.results) if passage.worded else [],
     }
-    if kept is None:
-        fields["input"] = state.input
-    redacted = await redact(passage.pipeline, state, fields)
+    if passage.kept is None:
+        fields["input"] = passage.state.input
+    return fields
+
+
+def _record(passage: Passage, ending: Ending, redacted: Redacted) -> StepRecord:
+    state, step, facts, kept = passage.state, passage.state.step, passage.state.facts, passage.kept
     texts = redacted.fields
     state.recorded_input = texts["input"] if kept is None else kept.fields["input"]
     scope, labels = facts.get("tenant_scoping"), facts.get("taint_propagation")
@@ -133,6 +139,7 @@ async def _record(passage: Passage, ending: Ending) -> StepRecord:
     record.metadata = texts["metadata"]
     record.results = with_recorded_words(passage.results, texts["results"])
     record.executed = ending.executed
+    record.intended = state.intended or ending.executed
     record.cost_micro_usd = ending.cost_micro_usd
     record.reserved_micro_usd = hold.micro_usd if hold is not None else 0
     record.tokens = ending.tokens

@@ -10,7 +10,7 @@ from meshflow.decision import Decision, Effect
 from meshflow.facts import RiskTier
 from meshflow.kernel.approve import objection, request_approval, same_principal
 from meshflow.kernel.ask import ask, describe, drive
-from meshflow.kernel.bind import Failure
+from meshflow.kernel.bind import Binding, Failure
 from meshflow.kernel.core import Core
 from meshflow.kernel.finish import Ending, finish
 from meshflow.kernel.gate import Passage
@@ -86,7 +86,9 @@ class Flow:
     async def _admitted(self) -> bool:
         """Pass the gates; settle whether a person must approve; write the intent."""
         passage = self.passage
-        await pass_gates(self.core, passage)
+        await passage.pass_gates(passage.pipeline.entry)
+        if passage.denial is None:
+            await passage.pass_gates(enter_tenant(self.core, passage))
         if passage.denial is None and self.state.approval is not None:
             self._judge_approval(self.state.approval)
         if self._stopped() or not await self._intend():
@@ -123,6 +125,7 @@ class Flow:
             except Exception as error:
                 passage.deny("audit_ledger", "intent_failed", describe(name, error))
                 return False
+        state.intended = True
         return True
 
     async def _execute(self) -> None:
@@ -220,16 +223,9 @@ class Flow:
         return self.passage.denial is not None or bool(self.passage.escalations)
 
 
-async def pass_gates(core: Core, passage: Passage) -> None:
-    """Take a step through stages 1 to 11: the first two by the base pipeline, the rest by the tenant's own."""
-    await passage.pass_gates(passage.pipeline.entry)
-    if passage.denial is None or passage.explaining:
-        enter_tenant(core, passage)
-        await passage.pass_gates(passage.pipeline.gates)
-
-
-def enter_tenant(core: Core, passage: Passage) -> None:
-    """Go on by the pipeline of the tenant that stage 2 has found."""
+def enter_tenant(core: Core, passage: Passage) -> tuple[Binding, ...]:
+    """Go on by the pipeline of the tenant that stage 2 has found; return its gates."""
     tenant = passage.context.tenant_id
-    passage.pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
-    passage.state.fingerprint = passage.pipeline.fingerprint
+    passage.pipeline = pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
+    passage.state.fingerprint = pipeline.fingerprint
+    return pipeline.gates

@@ -154,7 +154,7 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
 
 async def _last_attempt(store: LedgerStore, run_id: str, step_id: str) -> int:
     found = [await store.last_of(run_id, step_id, kind) for kind in ("step", "intent")]
-    return max(step_dict(entry)["attempt"] for entry in found if entry is not None)
+    return max(int(step_dict(entry)["attempt"]) for entry in found if entry is not None)
 
 
 async def _used(store: LedgerStore, run_id: str, approval_id: str, tenant: str | None) -> bool:

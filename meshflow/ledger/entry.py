@@ -181,6 +181,7 @@ def step_fields(record: StepRecord) -> dict[str, Any]:
             for stage, plugin, effect, code, _, enforced, elapsed_ns, replaced, _ in record.results
         ],
         "executed": record.executed,
+        "intended": record.intended,
         "cost_micro_usd": record.cost_micro_usd,
         "reserved_micro_usd": record.reserved_micro_usd,
         "tokens": record.tokens,

@@ -49,6 +49,8 @@ class Batch:
     payloads: list[Any] = field(default_factory=list)
     runs: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     nodes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    taken: set[tuple[str, str, int, str]] = field(default_factory=set)
+    """The attempts that drafts of this transaction begin or end: run, step, attempt, kind."""
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """Write all rows."""
@@ -92,11 +94,12 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
         return known(connection, draft) or LedgerConflictError(problem)
-    if kind == "intent" and head.steps and _ended(connection, draft):
+    if head.seq and _taken(connection, batch, draft):
         return LedgerConflictError(
-            f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} has ended; "
+            f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} is taken; "
             "a new try of the step needs a new attempt number"
         )
+    batch.taken.add((run_id, columns[1], columns[2], kind))
     index = head.steps if kind == "step" else None
     batch.last_id = entry_id = batch.last_id + 1
     batch.hashes.append(digest)
@@ -114,11 +117,24 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     return Written(run_id, head.seq, columns[1], digest.hex(), index, entry_id - 1)
 
 
-def _ended(connection: sqlite3.Connection, draft: Draft) -> bool:
-    """Return whether the attempt has an outcome: an intent after it would run what the ledger calls over."""
+def _taken(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> bool:
+    """Return whether the draft would speak for an attempt that is another's.
+
+    An intent may not follow the attempt's outcome: it would run what the ledger calls over. An outcome without an
+    intent of its own may not follow another's intent: it would take the place of the outcome that is to come.
+    """
+    kind = draft.columns[0]
+    if kind == "intent":
+        rival = "step"
+    elif kind == "step" and not draft.fields.get("intended", True):
+        rival = "intent"
+    else:
+        return False
+    key = (draft.run_id, draft.columns[1], draft.columns[2], rival)
+    if key in batch.taken:
+        return True
     found = connection.execute(
-        "SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = 'step'",
-        (draft.run_id, draft.columns[1], draft.columns[2]),
+        "SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = ?", key
     )
     return found.fetchone() is not None
 

@@ -75,7 +75,9 @@ def step_document(context: StepContext, entry: EntryPoint, output: Any = None) -
     if entry is OUTPUT:
         stream = context.stream
         document["output"] = output
-        document["stream"] = None if stream is None else {"released_chars": stream.released_chars, "final": stream.final}
+        document["stream"] = (
+            None if stream is None else {"released_chars": stream.released_chars, "final": stream.final}
+        )
     return document
 
 

@@ -34,7 +34,8 @@ async def test_an_attempt_that_was_denied_cannot_run_under_the_same_number(desk)
     assert (await runtime.run(step(ran, "forbidden"))).status is Status.DENIED
     again = await runtime.run(step(ran, "harmless"))
     assert (again.ok, ran) == (False, [])
-    assert (await runtime.run(step(ran, "harmless", attempt=2))).ok
+    number = await ledger.next_attempt("r", "s")
+    assert (await runtime.run(step(ran, "harmless", attempt=number))).ok
     assert ran == ["harmless"]
     assert (await ledger.verify_chain("r"))["valid"]
 
@@ -45,7 +46,9 @@ async def test_of_many_hands_that_give_in_one_attempt_one_executes(desk):
     outcomes = await asyncio.gather(*(runtime.run(step(ran, "harmless")) for _ in range(20)))
     assert ran == ["harmless"]
     assert sum(outcome.ok for outcome in outcomes) == 1
-    assert len(await ledger.get_run("r")) == 1
+    verdicts = [entry["verdict"] for entry in await ledger.get_run("r")]
+    assert sorted(verdicts) == ["commit"] + ["reject"] * 19
+    assert await ledger.unfinished("r") == []
 
 
 async def test_an_approval_is_used_up_by_one_execution(desk):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from meshflow.errors import ConfigError
+from meshflow.errors import ConfigError, LedgerConflictError
 from meshflow.ledger import Intent, ReplayLedger
 from meshflow.ledger.retention import RetentionRule
 from meshflow.plugin import Approval, Auditor, Host, Plugin, Settings, StepContext, StepRecord, hookimpl
 from meshflow_ledger.retention import Retention
+
+_TRIES = 12
 
 
 class LedgerSettings(Settings):
@@ -113,7 +117,22 @@ class LedgerPlugin(Plugin[LedgerSettings]):
 
     @hookimpl
     async def record_audit(self, context: StepContext, record: StepRecord) -> None:
-        """Write the record durably."""
+        """Write the record durably.
+
+        A step that was refused because its attempt is another's is recorded under the next free attempt: it may not
+        take the place of the outcome of what runs.
+        """
+        if record.intended:
+            await self.ledger.write(record)
+            return
+        for tries in range(_TRIES):
+            try:
+                await self.ledger.write(record)
+                return
+            except LedgerConflictError:
+                free = await self.ledger.next_attempt(record.run_id, record.step_id)
+                # Apart from the others that were refused at the same moment and look for a number too.
+                record = replace(record, attempt=free + random.randrange(2**tries))
         await self.ledger.write(record)
 
     @hookimpl
