@@ -116,9 +116,9 @@ async def ask(binding: Binding, state: StepState, *args: Any) -> Any:
             answer = await answer
     except BaseException as error:
         state.elapsed_ns = perf_counter_ns() - begun_ns
-        return failure(binding, asking, error)
-    finally:
         asking.binding = None
+        return failure(binding, asking, error)
+    asking.binding = None
     state.elapsed_ns = elapsed_ns = perf_counter_ns() - begun_ns
     return answer if elapsed_ns <= binding.timeout_ns else too_late(binding)
 

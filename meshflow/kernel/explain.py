@@ -8,7 +8,7 @@ from typing import Any
 
 from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
-from meshflow.kernel.flow import pass_gates
+from meshflow.kernel.flow import enter_tenant
 from meshflow.kernel.gate import Passage
 from meshflow.kernel.redact import recorded_words, redact, with_recorded_words
 from meshflow.record import StageResult, Status
@@ -35,7 +35,8 @@ async def explain(core: Core, state: StepState) -> Explanation:
     """Take a step through the gates with everything set to look only, past denials."""
     state.purpose = Purpose.EXPLAIN
     passage = Passage(core.base, state, explaining=True)
-    await drive(state.asking, pass_gates(core, passage))
+    await drive(state.asking, passage.pass_gates(passage.pipeline.entry))
+    await drive(state.asking, passage.pass_gates(enter_tenant(core, passage)))
     status, (code, reason) = Status.COMPLETED, ("", "")
     if passage.denial is not None:
         status, (code, reason) = Status.DENIED, passage.denial

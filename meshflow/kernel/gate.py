@@ -74,12 +74,13 @@ class Passage:
                     answer = await answer
             except BaseException as error:
                 elapsed_ns = perf_counter_ns() - begun_ns
+                asking.binding = None
                 answer = failure(binding, asking, error)
             else:
                 elapsed_ns = perf_counter_ns() - begun_ns
+                asking.binding = None
                 if elapsed_ns > binding.timeout_ns:
                     answer = too_late(binding)
-            asking.binding = None
             if answer is None:
                 answer = _SILENT
             if type(answer) is not Decision or state.touched or self.input_digest is not None:

@@ -23,10 +23,9 @@ class Redacted(NamedTuple):
 
 async def redact(pipeline: Pipeline, state: StepState, fields: Mapping[str, Any]) -> Redacted:
     """Return the fields with sensitive data taken out. What cannot be scanned is withheld, never kept raw."""
-    if not pipeline.redactors:
-        return Redacted(fields, "none")
-    if _textless(fields):
-        return Redacted(fields, "stage")
+    clean = unscanned(pipeline, fields)
+    if clean is not None:
+        return clean
     kept = fields
     for binding in pipeline.redactors:
         looking = state.look(Purpose.RECORD)
@@ -54,6 +53,13 @@ def plain(output: Any) -> Any:
         return dataclasses.asdict(output)
     dump = getattr(type(output), "model_dump", None)
     return dump(output, mode="json") if callable(dump) else output
+
+
+def unscanned(pipeline: Pipeline, fields: Mapping[str, Any]) -> Redacted | None:
+    """Return fields that need no scan as they are: nothing scans, or there is no text. None for those that need one."""
+    if not pipeline.redactors:
+        return Redacted(fields, "none")
+    return Redacted(fields, "stage") if _textless(fields) else None
 
 
 _NO_TEXT = frozenset({type(None), bool, int, float})
