@@ -117,7 +117,7 @@ class LifecycleSpecs:
 
     @hookspec
     async def startup(self) -> None:
-        """Open what the plugin needs; before the first step, and again if the runtime moves to another event loop."""
+        """Open what the plugin needs; once, before the first step. Hooks are then called from several event loops."""
 
     @hookspec
     async def shutdown(self) -> None:

@@ -57,9 +57,9 @@ def test_as_it_is_the_example_sets_nothing_but_its_version() -> None:
     assert yaml.safe_load(commented_example()) == {"version": 1}
 
 
-def test_every_top_level_key_is_shown_but_that_of_telemetry() -> None:
+def test_every_top_level_key_is_shown() -> None:
     shown = set(yaml.safe_load(uncommented_example()))
-    assert shown == set(Document.model_fields) - {"telemetry"}
+    assert shown == set(Document.model_fields)
 
 
 def test_no_line_is_too_long_to_read() -> None:

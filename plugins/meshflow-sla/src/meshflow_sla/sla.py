@@ -19,6 +19,7 @@ class SlaPlugin(Plugin[SlaSettings]):
     """Keeps p50, p95 and p99 by node, agent, tenant, tool and stage, in memory that does not grow with the steps."""
 
     settings_type = SlaSettings
+    section = "telemetry"
 
     def __init__(self, settings: SlaSettings, host: Host | None = None) -> None:
         super().__init__(settings, host)
