@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from meshflow.decision import Decision, Effect, Obligation
     from meshflow.errors import ConfigError, LedgerError, MeshflowError, PluginError, StepDeniedError
     from meshflow.kernel.runtime import StepRuntime
+    from meshflow.ledger.diff import RunDiff
     from meshflow.ledger.replay import ReplayLedger
     from meshflow.policy.policy import Policy
     from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
@@ -26,6 +27,7 @@ _HOME = {
     "StepDeniedError": "meshflow.errors",
     "StepRuntime": "meshflow.kernel.runtime",
     "ReplayLedger": "meshflow.ledger.replay",
+    "RunDiff": "meshflow.ledger.diff",
     "Policy": "meshflow.policy.policy",
     "RuntimeOutcome": "meshflow.record",
     "Status": "meshflow.record",
@@ -38,7 +40,7 @@ _HOME = {
 
 __all__ = [
     "ConfigError", "Decision", "Effect", "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation",
-    "PluginError", "Policy", "ReplayLedger", "RuntimeOutcome", "Status", "StepDeniedError", "StepRecord",
+    "PluginError", "Policy", "ReplayLedger", "RunDiff", "RuntimeOutcome", "Status", "StepDeniedError", "StepRecord",
     "StepRuntime", "Verdict", "current_step",
 ]  # fmt: skip
 

@@ -49,16 +49,14 @@ def spreadsheet_safe(text: str) -> str:
         seen = before.rstrip(_SKIPPED)
         broken = max(before.rfind(mark, len(seen)) for mark in _BREAKS)
         start, behind = behind, found.end()
-        if start == 0 and not seen:
-            place = 0
-        elif broken >= 0:
-            place = start + broken + 1
+        places = [0] if start == 0 and not seen else []
+        if broken >= 0:
+            places.append(start + broken + 1)
         elif seen.endswith(";"):
-            place = start + len(seen)
-        else:
-            continue
-        parts += (text[done:place], "'")
-        done = place
+            places.append(start + len(seen))
+        for place in places:
+            parts += (text[done:place], "'")
+            done = place
     safe = "".join((*parts, text[done:]))
     return f"'{safe}" if safe[:1] in ("\t", "\r", "\n") else safe
 

@@ -34,6 +34,7 @@ from meshflow.ledger.keys import key_source
 from meshflow.ledger.sqlite import SqliteStore
 from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
+from meshflow.ledger.timetravel import TimeTravel
 from meshflow.record import StepRecord
 from meshflow.step import Approval
 
@@ -43,7 +44,7 @@ _BULKY = 128 * 1024
 _VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
-class ReplayLedger(ErasureCalls):
+class ReplayLedger(ErasureCalls, TimeTravel):
     """An append-only, verifiable ledger of steps in one SQLite file.
 
     ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``
@@ -123,21 +124,9 @@ class ReplayLedger(ErasureCalls):
             return await asyncio.to_thread(_seal, fields, contents, quick, self._salts)
         return _seal(fields, contents, quick, self._salts)
 
-    async def get_run(self, run_id: str, *, tenant: str | None = None) -> list[dict[str, Any]]:
-        """Return a run's steps in order, as dicts; an unknown run has none."""
-        return [step_dict(entry) async for entry in self._store.entries(run_id, "step", self._scope(tenant))]
-
     async def entries(self, run_id: str, kind: str, *, tenant: str | None = None) -> list[dict[str, Any]]:
         """Return a run's entries of another kind: intent, approval, erasure or close."""
         return [step_dict(entry) async for entry in self._store.entries(run_id, kind, self._scope(tenant))]
-
-    async def list_runs(
-        self, *, limit: int = 100, offset: int = 0, before: str | None = None, tenant: str | None = None
-    ) -> list[str]:
-        """Return the ids of runs, the newest first; ``before`` pages on from a run id without counting."""
-        if limit < 0 or offset < 0:
-            raise LedgerError("limit and offset are not negative")
-        return await self._store.runs(limit, offset, before, self._scope(tenant))
 
     async def run_summary(self, run_id: str, *, tenant: str | None = None) -> dict[str, Any]:
         """Return what a run's steps sum up to; an unknown run has none."""
@@ -161,13 +150,6 @@ class ReplayLedger(ErasureCalls):
                 "end": timestamp(max(ended)) if ended else None,
             },
         }
-
-    async def load_state(self, run_id: str, step_index: int, *, tenant: str | None = None) -> dict[str, Any]:
-        """Return the step at an index that counts steps alone, from 0, or from the end when negative."""
-        entry = await self._store.entry_at(run_id, step_index, "step", self._scope(tenant))
-        if entry is None:
-            raise LedgerError(f"run {run_id!r} has no step {step_index}")
-        return step_dict(entry)
 
     async def verify_chain(
         self, run_id: str, *, checkpoint: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,

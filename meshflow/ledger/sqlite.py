@@ -22,6 +22,7 @@ from meshflow.ledger.signers import SignerRow
 from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_erase import VISIBLE
 from meshflow.ledger.sqlite_erasing import SqliteErasing
+from meshflow.ledger.sqlite_history import SqliteHistory
 from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.sqlite_sign import LogSigner
 from meshflow.ledger.verify import unknown_run, verify_run
@@ -45,7 +46,7 @@ _ENTRY = (
 _SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
-class SqliteStore(SqliteErasing):
+class SqliteStore(SqliteErasing, SqliteHistory):
     """A ledger in one SQLite file, for any number of processes of one machine.
 
     Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.

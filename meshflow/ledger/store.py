@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from meshflow.ledger.entry import Draft, StoredEntry, Written
 from meshflow.ledger.erasure import ErasableStore
+from meshflow.ledger.history import HistoryStore
 from meshflow.ledger.keys import KeySource
 from meshflow.ledger.notes import Verifier
 from meshflow.ledger.signers import SignerRow
 
 
-class LedgerStore(ErasableStore, Protocol):
+class LedgerStore(ErasableStore, HistoryStore, Protocol):
     """The contract of a store.
 
     The store assigns ``seq`` and ``prev_hash`` inside the transaction that appends, so that any number of writers, in

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerError
+from meshflow.ledger.canonical import MAX_INTEGER
 from meshflow.ledger.diff import RunDiff, compare
 from meshflow.ledger.entry import StoredEntry
 from meshflow.ledger.export import csv_text, json_text
@@ -80,7 +81,9 @@ class TimeTravel:
         if isinstance(step_index, bool) or not isinstance(step_index, int):
             raise LedgerError(f"a step index is a whole number, not {step_index!r}")
         scope = self._scope(tenant)
-        entry = await self._store.entry_at(run_id, step_index, "step", scope)
+        entry = None
+        if abs(step_index) <= MAX_INTEGER:
+            entry = await self._store.entry_at(run_id, step_index, "step", scope)
         if entry is None:
             raise LedgerError(f"run {run_id!r} has no step {step_index}")
         step = _of_run(run_id, entry)
@@ -124,7 +127,7 @@ class TimeTravel:
         if isinstance(from_step, bool) or not isinstance(from_step, int) or from_step < 0:
             raise LedgerError(f"a fork begins at a step index from 0, not at {from_step!r}")
         scope = self._scope(tenant)
-        if from_step:
+        if 0 < from_step <= MAX_INTEGER:
             last = await self._store.entry_at(run_id, from_step - 1, "step", scope)
             if last is None and await self._store.is_deleted(run_id, scope):
                 raise LedgerError(f"run {run_id!r} is deleted and cannot be forked")
