@@ -8,6 +8,7 @@ full tile yet is found in the entries (level 0) or in the roots of the full tile
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import NamedTuple
 
 from meshflow.errors import LedgerError
@@ -99,5 +100,5 @@ class Nodes:
         rows = [self._recall(tier, position * TILE, (position + 1) * TILE)]
         while len(rows[-1]) > 1:
             pairs = iter(rows[-1][: len(rows[-1]) // 2 * 2])
-            rows.append([complete_root(pair) for pair in zip(pairs, pairs, strict=True)])
+            rows.append([sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)])
         return rows

@@ -7,7 +7,7 @@ import re
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -17,7 +17,6 @@ from meshflow.clock import Clock, SystemClock
 from meshflow.errors import ConfigError, EncodingError, LedgerError
 from meshflow.ledger import approvals
 from meshflow.ledger.canonical import quick_payload, settle_payload
-from meshflow.ledger.checkpoints import verifiers_of
 from meshflow.ledger.entry import (
     Draft,
     Intent,
@@ -30,6 +29,7 @@ from meshflow.ledger.entry import (
     step_fields,
 )
 from meshflow.ledger.erasure import ErasureCalls
+from meshflow.ledger.evidence import EvidenceCalls
 from meshflow.ledger.keys import key_source
 from meshflow.ledger.sqlite import SqliteStore
 from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
@@ -44,7 +44,7 @@ _BULKY = 128 * 1024
 _VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
-class ReplayLedger(ErasureCalls, TimeTravel):
+class ReplayLedger(EvidenceCalls, ErasureCalls, TimeTravel):
     """An append-only, verifiable ledger of steps in one SQLite file.
 
     ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``
@@ -151,49 +151,6 @@ class ReplayLedger(ErasureCalls, TimeTravel):
             },
         }
 
-    async def verify_chain(
-        self, run_id: str, *, checkpoint: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
-        tenant: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Check a run; return ``valid``, ``state``, ``steps_verified``, ``errors``, ``checked`` and ``not_checked``.
-
-        ``state`` is ``open``, ``closed`` or ``unknown``; an unknown run is never valid. ``checkpoint`` is what was
-        kept outside the database, one or several, and ``keys`` are public keys from outside; without them the stored
-        ones are believed. ``findings`` names the layer of each error, ``held_size`` the newest checkpoint from outside.
-        """
-        held, verifiers = _held(checkpoint), None if keys is None else verifiers_of(keys)
-        return await self._store.verify(run_id, self._scope(tenant), held, verifiers)
-
-    async def checkpoint(self) -> str:
-        """Return a signed checkpoint of the whole ledger as it is; keep it elsewhere to verify against later."""
-        note = await self._store.checkpoint()
-        if note is None:
-            raise LedgerError("the ledger is empty and has no checkpoint")
-        return note
-
-    async def verifiers(self) -> list[str]:
-        """Return the public keys that checkpoints were signed with, the oldest first."""
-        return [verifier for verifier, _, _ in await self._store.signers()]
-
-    async def rotate_key(self, new: str | Path | None = None) -> str:
-        """Have the signing key hand over to a new one and return the new public key.
-
-        Without ``new`` the file of the old key is replaced.
-        """
-        return await self._store.rotate_key(None if new is None else key_source(new, self.path))
-
-    async def prove(
-        self, run_id: str, seq: int | None = None, *, step_index: int | None = None, tenant: str | None = None
-    ) -> dict[str, Any]:
-        """Return an entry with its proof of inclusion in the newest checkpoint, for ``checkpoints.check_inclusion``."""
-        if (seq is None) is (step_index is None):
-            raise LedgerError("name the entry by seq or by step_index, and by one of them alone")
-        return await self._store.prove(run_id, seq, step_index, self._scope(tenant))
-
-    async def prove_consistency(self, old_size: int) -> dict[str, Any]:
-        """Return what shows that the newest checkpoint extends the log as it was at an older size."""
-        return await self._store.prove_consistency(old_size)
-
     async def close_run(self, run_id: str, *, tenant: str | None = None) -> Written:
         """Append the closing entry, which counts the entries before it; nothing but an erasure may follow."""
         return await self._store.close_run(run_id, self._scope(tenant), self._clock.now_us())
@@ -234,12 +191,6 @@ def _seal(
     fields: dict[str, Any], contents: Mapping[str, Any], quick: Mapping[str, bytes | None], salts: Salts
 ) -> Draft:
     return seal(fields, {name: settle_payload(contents[name], data) for name, data in quick.items()}, salts)
-
-
-def _held(checkpoint: str | Sequence[str] | None) -> list[str]:
-    if checkpoint is None:
-        return []
-    return [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
 
 
 def _digest(text: str, name: str) -> bytes | None:

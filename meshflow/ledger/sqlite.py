@@ -4,28 +4,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.clock import SystemClock
 from meshflow.errors import LedgerError
-from meshflow.ledger import sqlite_jobs, sqlite_proofs
+from meshflow.ledger import sqlite_jobs
 from meshflow.ledger.entry import FIELDS, Draft, StoredEntry, Written
 from meshflow.ledger.keys import KeySource
-from meshflow.ledger.notes import Verifier
 from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
-from meshflow.ledger.signers import SignerRow
 from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_erase import VISIBLE
 from meshflow.ledger.sqlite_erasing import SqliteErasing
+from meshflow.ledger.sqlite_evidence import SqliteEvidence
 from meshflow.ledger.sqlite_history import SqliteHistory
 from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.sqlite_sign import LogSigner
-from meshflow.ledger.verify import unknown_run, verify_run
 from meshflow.ledger.writer import GroupWriter
 
 if TYPE_CHECKING:
@@ -46,7 +43,7 @@ _ENTRY = (
 _SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
-class SqliteStore(SqliteErasing, SqliteHistory):
+class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory):
     """A ledger in one SQLite file, for any number of processes of one machine.
 
     Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.
@@ -252,76 +249,6 @@ class SqliteStore(SqliteErasing, SqliteHistory):
             f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ({outcome})",
             {"run": run_id, "tenant": tenant},
         )
-
-    async def checkpoint(self) -> str | None:
-        """Return a checkpoint of the log as it is, signed now if there is none; None for an empty ledger."""
-        rows = await self._fetch("SELECT note FROM checkpoints JOIN log ON log.size = checkpoints.size", {})
-        for row in rows:
-            return str(row[0])
-        return await self._run(self._appender.checkpoint) if self._path.exists() else None
-
-    async def rotate_key(self, new: KeySource | None) -> str:
-        """Hand over to a new key."""
-        return await self._run(partial(self._appender.rotate_key, new))
-
-    async def signers(self) -> list[SignerRow]:
-        """Return the keys that the log was signed with."""
-        return await self._call(sqlite_proofs.signer_rows) or []
-
-    async def prove(self, run_id: str, seq: int | None, step_index: int | None, tenant: str | None) -> dict[str, Any]:
-        """Return an inclusion proof."""
-        job = partial(sqlite_proofs.prove, run_id=run_id, seq=seq, step_index=step_index, tenant=tenant)
-        try:
-            proof = await self._call(job)
-        except sqlite_proofs.UncoveredError:
-            await self._run(self._appender.checkpoint)
-            proof = await self._call(job)
-        if proof is None:
-            raise LedgerError(f"the ledger has no run {run_id!r}")
-        return proof
-
-    async def prove_consistency(self, old_size: int) -> dict[str, Any]:
-        """Return a consistency proof."""
-        proof = await self._call(partial(sqlite_proofs.prove_consistency, old_size=old_size))
-        if proof is None:
-            raise LedgerError("the ledger is empty and has no checkpoint")
-        return proof
-
-    async def _call(self, job: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Run a function on the reading connection; None when there is no ledger yet."""
-        try:
-            reader = await self._reading()
-            return await reader.call(job) if reader is not None else None
-        except EmptyFileError:
-            return None
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
-
-    async def verify(
-        self, run_id: str, tenant: str | None, held: Sequence[str] = (), keys: Sequence[Verifier] | None = None
-    ) -> dict[str, Any]:
-        """Check a run over a connection of its own, in a thread, at one snapshot."""
-        try:
-            return await asyncio.to_thread(self._verify, run_id, tenant, held, keys)
-        except OldSchemaError:
-            await self.open()
-            return await asyncio.to_thread(self._verify, run_id, tenant, held, keys)
-
-    def _verify(
-        self, run_id: str, tenant: str | None, held: Sequence[str], keys: Sequence[Verifier] | None
-    ) -> dict[str, Any]:
-        if not self._path.exists():
-            return unknown_run(run_id)
-        try:
-            connection = open_reader(self._path, self._busy_timeout_ms)
-        except EmptyFileError:
-            return unknown_run(run_id)
-        try:
-            return verify_run(connection, run_id, tenant, held, keys)
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
-        finally:
-            connection.close()
 
     async def _entries(self, chosen: str, parameters: dict[str, Any]) -> list[StoredEntry]:
         rows = await self._fetch(f"WITH chosen AS ({chosen}) SELECT {_ENTRY}", parameters)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from meshflow.ledger.entry import Draft, StoredEntry, Written
 from meshflow.ledger.erasure import ErasableStore
+from meshflow.ledger.evidence import EvidenceStore
 from meshflow.ledger.history import HistoryStore
-from meshflow.ledger.keys import KeySource
-from meshflow.ledger.notes import Verifier
-from meshflow.ledger.signers import SignerRow
 
 
-class LedgerStore(ErasableStore, HistoryStore, Protocol):
+class LedgerStore(ErasableStore, EvidenceStore, HistoryStore, Protocol):
     """The contract of a store.
 
     The store assigns ``seq`` and ``prev_hash`` inside the transaction that appends, so that any number of writers, in
@@ -95,32 +93,6 @@ class LedgerStore(ErasableStore, HistoryStore, Protocol):
 
     async def unfinished(self, run_id: str | None, tenant: str | None) -> list[StoredEntry]:
         """Return the intents without a step entry of the same run, step and attempt."""
-        ...
-
-    async def checkpoint(self) -> str | None:
-        """Return a signed checkpoint of the log as it is; None for an empty ledger, LedgerError without a key."""
-        ...
-
-    async def rotate_key(self, new: KeySource | None) -> str:
-        """Have the key in use hand over to a new one, of another source or made by the same; return the verifier."""
-        ...
-
-    async def signers(self) -> list[SignerRow]:
-        """Return the keys that the log was signed with, the oldest first."""
-        ...
-
-    async def prove(self, run_id: str, seq: int | None, step_index: int | None, tenant: str | None) -> dict[str, Any]:
-        """Return an entry with its path to the newest checkpoint, which is signed now if it does not cover it."""
-        ...
-
-    async def prove_consistency(self, old_size: int) -> dict[str, Any]:
-        """Return what shows that the newest checkpoint extends the log as it was at an older size."""
-        ...
-
-    async def verify(
-        self, run_id: str, tenant: str | None, held: Sequence[str] = (), keys: Sequence[Verifier] | None = None
-    ) -> dict[str, Any]:
-        """Check a run against itself, the log, and checkpoints and keys from outside; see ``verify_run``."""
         ...
 
     def stop(self) -> None:

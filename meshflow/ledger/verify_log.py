@@ -32,6 +32,7 @@ class LogCheck:
         self.held: Checkpoint | None = None
         self.newest: Checkpoint | None = None
         self.uncovered = 0
+        (self.last_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
         self._nodes = Nodes(recall_from(connection))
         self._tile, self._leaves = -1, [b""]
         self._root = EMPTY_ROOT
@@ -59,9 +60,8 @@ class LogCheck:
         return range_root(self._nodes, 0, size)
 
     def _check_row(self, connection: sqlite3.Connection) -> None:
-        (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
-        if last != self.size:
-            self._say("merkle_log", f"the log holds {self.size} entries, the ledger {last}")
+        if self.last_id != self.size:
+            self._say("merkle_log", f"the log holds {self.size} entries, the ledger {self.last_id}")
         (frontier,) = connection.execute("SELECT frontier FROM log").fetchone()
         peaks, start = b"", 0
         for level in reversed(range(self.size.bit_length())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from meshflow.ledger import ReplayLedger
 from meshflow.record import ApprovalRequest, StageResult, StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]
+
+# For ``forgery``, which tests of this folder share; test modules are not a package.
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture
