@@ -53,7 +53,7 @@ def show_approval(options: Chosen, path: Path | None, tenant: str | None, approv
         return
     _print_request(asked)
     for verb in ("approve", "deny"):
-        say(f"{verb}: {command('approvals', verb, ids=(approval_id,), options=('--as', 'NAME', '--ledger', name))}")
+        say(f"{verb}: {decision_command(verb, approval_id, options.config, name)}")
 
 
 def decide(
@@ -71,7 +71,7 @@ def decide(
         )
         return shown(ledger.path), asked, decision
 
-    where, asked, decision = with_ledger(options, path, write)
+    where, asked, decision = with_ledger(options, path, write, writing=True)
     if options.as_json:
         print_json({"ledger": where, "approval": asked, "decision": decision})
         return
@@ -81,6 +81,12 @@ def decide(
     if approve:
         ids = ("JOB", "--run-id", decision["run_id"], "--resume")
         say(f"The step runs when its job is run again: {command('run', *ids)}")
+
+
+def decision_command(verb: str, approval_id: str, config: Path | None, ledger: str) -> str:
+    """Return the command that decides; the configuration may name the key that the ledger is signed with."""
+    named = ("--config", str(config)) if config is not None else ()
+    return command("approvals", verb, ids=(approval_id,), options=("--as", "NAME", *named, "--ledger", ledger))
 
 
 def _print_request(asked: Mapping[str, Any]) -> None:

@@ -93,7 +93,7 @@ def hold(
     context: typer.Context,
     reason: ReasonOption,
     authority: AuthorityOption,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", callback=text, help="Id of the run to hold.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", callback=text, help="Id of the run to hold.")] = None,
     subject: Annotated[
         str | None, typer.Option("--subject", metavar="ID", callback=text, help="Hold what this person or agent did.")
     ] = None,
@@ -183,7 +183,7 @@ def _report(options: Chosen, path: Path | None, work: Callable[[ReplayLedger], A
     async def named(ledger: ReplayLedger) -> dict[str, Any]:
         return {"ledger": shown(ledger.path), **await work(ledger)}
 
-    result = with_ledger(options, path, named)
+    result = with_ledger(options, path, named, writing=True)
     if options.as_json:
         print_json(result)
     else:

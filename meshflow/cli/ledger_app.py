@@ -45,7 +45,7 @@ def show(
     context: typer.Context,
     run: RunArgument,
     step: Annotated[
-        str | None, typer.Argument(metavar="[STEP|INDEX]", callback=text, help="A step's id, or its place from 0.")
+        str | None, typer.Argument(metavar="STEP|INDEX", callback=text, help="A step's id, or its place from 0.")
     ] = None,
     attempt: Annotated[
         int | None, typer.Option("--attempt", min=1, help="Which attempt at the step; without it the latest.")
@@ -70,7 +70,7 @@ def show(
 def verify(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", callback=text, help="Id of a run; without it every run.")
+        str | None, typer.Argument(metavar="RUN", callback=text, help="Id of a run; without it every run.")
     ] = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,

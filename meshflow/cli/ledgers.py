@@ -20,8 +20,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def audit_plugin(config: Config) -> Plugin[Any] | None:
-    """Make the plugin that keeps the ledger by configuration, without opening anything; None if none is installed."""
+def configured_ledger(config: Config, path: Path | None = None) -> ReplayLedger | None:
+    """Return the configured ledger, or one at ``path`` that is kept as it would be (with its keys and limits).
+
+    None where the audit provider keeps none that commands can read. Nothing is opened.
+    """
+    return readable_ledger(audit_plugin(config, path))
+
+
+def audit_plugin(config: Config, path: Path | None = None) -> Plugin[Any] | None:
+    """Make the plugin that keeps the ledger by configuration, without opening anything.
+
+    None if it is not installed, or if a ``path`` is given and its settings have none.
+    """
     from meshflow.config import plugin_settings
     from meshflow.plugin import Host
     from meshflow.registry.discover import discover, import_plugin
@@ -34,6 +45,10 @@ def audit_plugin(config: Config) -> Plugin[Any] | None:
         return None
     plugin_type = import_plugin(found)
     settings = plugin_settings(config, name, plugin_type)
+    if path is not None:
+        if "path" not in type(settings).model_fields:
+            return None
+        settings = settings.model_copy(update={"path": os.path.abspath(path)})
     try:
         return plugin_type(settings, Host(base=config.base))
     except MeshflowError:
@@ -51,16 +66,15 @@ def readable_ledger(plugin: object) -> ReplayLedger | None:
 
 
 @asynccontextmanager
-async def reading(options: Chosen, path: Path | None) -> AsyncIterator[ReplayLedger]:
+async def _opened(options: Chosen, path: Path | None, *, writing: bool) -> AsyncIterator[ReplayLedger]:
     """Open a ledger that must be there, for as long as the block runs."""
     from meshflow.ledger import ReplayLedger
 
-    if path is None:
-        ledger = readable_ledger(audit_plugin(options.load()))
-        if ledger is None:
-            raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
-    else:
-        ledger = ReplayLedger(path)
+    # To read a ledger that is named takes no configuration; to write to it may take a key.
+    found = configured_ledger(options.load(), path) if writing or path is None else None
+    if found is None and path is None:
+        raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
+    ledger = found if found is not None else ReplayLedger(path or "")
     if not ledger.path.exists():
         raise LedgerError(f"there is no ledger at {shown(ledger.path)}; name it with --ledger or --config")
     if not ledger.path.is_file():
@@ -69,15 +83,17 @@ async def reading(options: Chosen, path: Path | None) -> AsyncIterator[ReplayLed
         yield ledger
 
 
-def with_ledger(options: Chosen, path: Path | None, work: Callable[[ReplayLedger], Coroutine[Any, Any, T]]) -> T:
+def with_ledger(
+    options: Chosen, path: Path | None, work: Callable[[ReplayLedger], Coroutine[Any, Any, T]], *, writing: bool = False
+) -> T:
     """Run ``work`` on the ledger and return its result."""
     import asyncio
 
-    async def opened() -> T:
-        async with reading(options, path) as ledger:
+    async def run() -> T:
+        async with _opened(options, path, writing=writing) as ledger:
             return await work(ledger)
 
-    return asyncio.run(opened())
+    return asyncio.run(run())
 
 
 def shown(path: Path) -> str:

@@ -90,7 +90,9 @@ def print_table(
     if screen.width < NARROW:
         _print_blocks(title, headers, cells)
         return
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for header in headers:
         table.add_column(header, justify="right" if header in right else "left", overflow="fold")
     for row in cells:

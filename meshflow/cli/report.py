@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meshflow.cli.approvals import decision_command
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.ledgers import command, shown
 from meshflow.cli.output import counted, flat, ms, print_json, print_table, say, usd
@@ -27,13 +29,21 @@ class Report:
     """What an invocation did, by the evidence that it left."""
 
     def __init__(
-        self, target: str, context: JobContext, job: JobEnding, sla: Mapping[str, Any] | None, fail_on_denied: bool
+        self,
+        target: str,
+        context: JobContext,
+        job: JobEnding,
+        *,
+        sla: Mapping[str, Any] | None,
+        fail_on_denied: bool,
+        config: Path | None,
     ) -> None:
         self.target = target
         self.context = context
         self.job = job
         self.sla = sla
         self.fail_on_denied = fail_on_denied
+        self.config = config
         self.tally = Tally()
         self.runs: list[str] = []
         self.approvals: list[dict[str, Any]] = []
@@ -63,7 +73,7 @@ class Report:
                     self._example, blocked = (run_id, step["step_id"]), step["blocked"]
             self.chains.append(await ledger.verify_chain(run_id))
         self.approvals = [
-            {**_asked(one), "command": self._approve(one["approval_id"])}
+            {**_asked(one), "command": decision_command("approve", one["approval_id"], self.config, self.path)}
             for one in await ledger.pending_approvals()
             if one["run_id"] in self.runs
         ]
@@ -73,7 +83,7 @@ class Report:
         """True when every run that was touched verifies, and nothing that was to be recorded is missing."""
         return all(chain["valid"] for chain in self.chains) and not self.unfinished and not self.unrecorded
 
-    def exit_code(self, *, fail_on_denied: bool) -> ExitCode:
+    def exit_code(self) -> ExitCode:
         """Return the exit code; the gravest of what applies."""
         if self.job.status == "interrupted":
             return ExitCode.INTERRUPTED
@@ -81,7 +91,7 @@ class Report:
             return ExitCode.LEDGER
         if self.job.status == "failed" or not self.valid:
             return ExitCode.FAILED
-        if fail_on_denied:
+        if self.fail_on_denied:
             if self.path is None:
                 raise ConfigError("--fail-on-denied needs a ledger that can be read; the audit provider keeps another")
             if self.tally.verdicts["reject"] or self.tally.verdicts["error"]:
@@ -116,7 +126,7 @@ class Report:
             },
             "show_command": self._show(),
             "sla": self.sla,
-            "exit_code": int(self.exit_code(fail_on_denied=self.fail_on_denied)),
+            "exit_code": int(self.exit_code()),
         }
 
     def print(self, *, as_json: bool) -> None:
@@ -186,10 +196,6 @@ class Report:
         if self.unrecorded:
             lost = counted(self.unrecorded, "record")
             say(f"  {lost} could not be written; the outcomes of those steps were withheld")
-
-    def _approve(self, approval_id: str) -> str:
-        options = ("--as", "NAME", "--ledger", str(self.path))
-        return command("approvals", "approve", ids=(approval_id,), options=options)
 
     def _show(self) -> str | None:
         if self._example is None or self.path is None:

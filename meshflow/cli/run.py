@@ -6,8 +6,8 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import typer
 
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.job import JobContext
-from meshflow.cli.ledgers import audit_plugin, readable_ledger
+from meshflow.cli.ledgers import configured_ledger, readable_ledger
 from meshflow.cli.load_job import Job, describe, file_of, load_job
 from meshflow.cli.options import Chosen
 from meshflow.cli.progress import Display
@@ -57,16 +57,48 @@ def run_job(options: Chosen, request: RunRequest) -> ExitCode:
     config = options.load()
     with _stdout_kept_clean(options.as_json):
         job = load_job(request.target)
-        report = asyncio.run(_invoke(config, job, request))
+        report = _until_the_end(_invoke(config, job, request, options.config))
     if options.debug and report.job.exception is not None:
         import traceback
 
         traceback.print_exception(report.job.exception)
     report.print(as_json=options.as_json)
-    return report.exit_code(fail_on_denied=request.fail_on_denied)
+    return report.exit_code()
 
 
-async def _invoke(config: Config, job: Job, request: RunRequest) -> Report:
+def _until_the_end(work: Coroutine[Any, Any, Report]) -> Report:
+    """Run the work on a loop of its own. The first Ctrl-C cancels the job; the second ends the process at once.
+
+    A job that swallows its cancellation would otherwise keep the loop from closing, however often it is asked.
+    """
+    ended = False
+
+    async def whole() -> Report:
+        nonlocal ended
+        try:
+            return await work
+        finally:
+            ended = True
+
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(whole())
+        except KeyboardInterrupt:
+            if not ended:
+                _give_up()
+            raise
+
+
+def _give_up() -> None:
+    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
+    sys.stderr.write(f"{cursor}meshflow: interrupted; steps in flight are not recorded\n")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(ExitCode.INTERRUPTED)
+
+
+async def _invoke(config: Config, job: Job, request: RunRequest, named: Path | None) -> Report:
     from meshflow.kernel.runtime import StepRuntime
 
     ledger = _watched(config, request.ledger)
@@ -83,7 +115,9 @@ async def _invoke(config: Config, job: Job, request: RunRequest) -> Report:
                 ending = await _run(job, context)
                 snapshot = _sla(runtime)
             watched = ledger if _writes_to(runtime, ledger) else None
-            report = Report(request.target, context, ending, snapshot, request.fail_on_denied)
+            report = Report(
+                request.target, context, ending, sla=snapshot, fail_on_denied=request.fail_on_denied, config=named
+            )
             await report.gather(watched, display)
             return report
     finally:
@@ -92,16 +126,11 @@ async def _invoke(config: Config, job: Job, request: RunRequest) -> Report:
 
 
 def _watched(config: Config, path: Path | None) -> WatchedLedger | None:
-    """Return a ledger at the place, and with the patience, that are configured; None where it cannot be read."""
+    """Return the configured ledger, or one at ``path``, watched; None where it cannot be read."""
     from meshflow.cli.watch import WatchedLedger
 
-    plugin = audit_plugin(config)
-    own = readable_ledger(plugin)
-    if plugin is None or own is None:
-        return None
-    names = ("busy_timeout_ms", "queue_limit")
-    settings = {name: getattr(plugin.settings, name) for name in names if hasattr(plugin.settings, name)}
-    return WatchedLedger(path if path is not None else own.path, **settings)
+    ledger = configured_ledger(config, path)
+    return WatchedLedger(ledger) if ledger is not None else None
 
 
 def _writes_to(runtime: StepRuntime, ledger: WatchedLedger | None) -> bool:

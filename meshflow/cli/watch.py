@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from meshflow.ledger import Intent, ReplayLedger, Written
@@ -13,8 +12,10 @@ from meshflow.record import StepRecord
 class WatchedLedger(ReplayLedger):
     """Notes the place of each step it wrote, the intents still without an outcome, and the writes that failed."""
 
-    def __init__(self, location: str | Path, **options: Any) -> None:
-        super().__init__(location, **options)
+    def __init__(self, ledger: ReplayLedger) -> None:
+        # Everything that the plugin made of its settings stays as it is; only the two methods below are put before it.
+        self.__dict__.update(ledger.__dict__)
+        self._made = ledger  # what closes a forgotten ledger is tied to the life of this object
         self.places: dict[str, set[int]] = {}
         self.unfinished_intents: dict[tuple[str, str, int], Intent] = {}
         self.failed_writes = 0

@@ -50,7 +50,7 @@ def test_report_says_what_the_ledger_holds(shell: Shell, job: str) -> None:
     assert stages["sla_record"]["allowed"] == found["sla"]["steps"] == 4
     assert found["ledger"]["valid"] is True
     assert found["ledger"]["steps_verified"] == 4
-    assert "checkpoint" in found["ledger"]["runs"][0]["not_checked"]
+    assert "anchor" in found["ledger"]["runs"][0]["not_checked"]
 
 
 def test_commands_in_the_report_work_as_printed(shell: Shell, job: str) -> None:
@@ -73,7 +73,7 @@ def test_tables_name_stages_codes_cost_and_commands(shell: Shell, job: str) -> N
         "Job completed.", "last", "paused", "input_guardrails", "p99 ms", "input_guardrails.prompt_injection",
         "Steps: 4 (1 commit, 1 error, 1 escalate, 1 reject); p50", "Cost: $0.00, 0 tokens",
         "Waiting for a person: 1 step", "meshflow approvals approve apr-", "1 run, 4 steps; every chain holds",
-        "not checked: anchor, checkpoint, merkle_log, witness", "meshflow ledger show r1 boom --ledger meshflow_runs.db",
+        "not checked: anchor", "meshflow ledger show r1 boom --ledger meshflow_runs.db",
     ):  # fmt: skip
         assert text in done.out
     assert done.err.splitlines() == ["working on r1"]
@@ -167,7 +167,8 @@ def test_a_summary_of_any_values_is_one_json_document(shell: Shell) -> None:
         "    print('not json')\n"
         "    loop = {}\n"
         "    loop['self'] = loop\n"
-        "    return {'nan': float('nan'), 'set': {1}, 'path': pathlib.Path('x'), 'loop': loop, 3: b'b', 's': '\\ud800'}\n",
+        "    return {'nan': float('nan'), 'set': {1}, 'path': pathlib.Path('x'), 'loop': loop, 3: b'b',\n"
+        "            's': '\\ud800'}\n",
     )
     done = shell("run", "job.py", "--json")
     assert done.code == 0
@@ -229,8 +230,11 @@ def test_a_job_may_be_in_a_module_or_any_async_callable(shell: Shell) -> None:
         "part = functools.partial(two, 7)\n",
     )
     for target, answer in (
-        ("desk.jobs:called", 42), ("desk/jobs.py:called", 42), ("desk.jobs:called.method", 43), ("desk/jobs.py:part", 7),
-    ):  # fmt: skip
+        ("desk.jobs:called", 42),
+        ("desk/jobs.py:called", 42),
+        ("desk.jobs:called.method", 43),
+        ("desk/jobs.py:part", 7),
+    ):
         done = shell("run", target, "--json")
         assert done.document["job"]["summary"] == {"answer": answer}
 
@@ -258,9 +262,7 @@ def test_modules_beside_the_job_can_be_imported(shell: Shell) -> None:
         (".", None, "neither a file nor a module"),
     ],
 )
-def test_a_job_that_cannot_be_loaded_is_a_usage_error(
-    shell: Shell, target: str, source: str | None, said: str
-) -> None:
+def test_a_job_that_cannot_be_loaded_is_a_usage_error(shell: Shell, target: str, source: str | None, said: str) -> None:
     if source is not None:
         shell.write("job.py", source)
     done = shell("run", target)
@@ -334,8 +336,13 @@ def test_a_ledger_of_another_make_gives_no_numbers_and_no_false_comfort(
 
 def test_only_what_this_invocation_wrote_is_counted(shell: Shell, resumed_job: str, job: str) -> None:
     shell.write("first.py", job)
-    shell.write("second.py", "from meshflow import NodeInput\nasync def job(context):\n"
-                "    await context.runtime.run(NodeInput(node_id='more', input=1, handler=str, run_id=context.run_id))\n")  # fmt: skip
+    shell.write(
+        "second.py",
+        "from meshflow import NodeInput\n"
+        "async def job(context):\n"
+        "    step = NodeInput(node_id='more', input=1, handler=str, run_id=context.run_id)\n"
+        "    await context.runtime.run(step)\n",
+    )
     shell("run", "first.py", "--run-id", "r1")
     more = shell("run", "second.py", "--run-id", "r1", "--resume", "--json").document
     assert more["steps"]["count"] == 1
