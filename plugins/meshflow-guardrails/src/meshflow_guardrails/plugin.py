@@ -14,7 +14,7 @@ from meshflow_guardrails.links import LinkScanner
 from meshflow_guardrails.rules import RuleSet
 from meshflow_guardrails.schemas import Schemas
 from meshflow_guardrails.settings import GuardrailsSettings, HiddenAction
-from meshflow_guardrails.walk import Limits, WalkError, changed, texts_of
+from meshflow_guardrails.walk import Limits, WalkError, changed, settled, texts_of
 
 if TYPE_CHECKING:
     from meshflow.plugin import InputGuard, OutputGuard
@@ -75,6 +75,7 @@ class GuardrailsPlugin(Plugin[GuardrailsSettings]):
         """Stage 7: hidden characters, length, rules and injections; a replacement where something was taken out."""
         at = _Pass(_INPUT, context.input)
         try:
+            at.value = settled(at.value, self._input_limits)
             texts = texts_of(at.value, self._input_limits)
         except WalkError as error:
             return Decision.deny(f"{_INPUT}.{error.cause}", error.reason)
@@ -94,7 +95,8 @@ class GuardrailsPlugin(Plugin[GuardrailsSettings]):
         """Stage 13: as for inputs, and canaries, links, the schema, and what ``cap_output`` asks."""
         at = _Pass(_OUTPUT, output)
         try:
-            texts = texts_of(output, self._output_limits)
+            at.value = settled(output, self._output_limits)
+            texts = texts_of(at.value, self._output_limits)
         except WalkError as error:
             return Decision.deny(f"{_OUTPUT}.{error.cause}", error.reason)
         at.joined = texts[0] if len(texts) == 1 else "\n".join(texts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from meshflow.plugin import Finding
 from meshflow_presidio.actions import is_token
+from meshflow_presidio.objects import fields_of, with_fields
 from meshflow_presidio.scanner import Span, TextScanner
 from meshflow_presidio.settings import SECRET, STRENGTH, Action
 
@@ -69,14 +70,24 @@ class Walk:
             if len(self._path) > self._max_depth:
                 raise WalkError("too_deep", f"values are nested deeper than {self._max_depth}")
             return self._mapping(value) if isinstance(value, Mapping) else self._items(value, words, is_secret)
+        fields = fields_of(value)
+        if fields is not None:
+            return self._object(value, fields)
         self.unscanned[type(value).__name__] += 1
         return value
 
+    def _object(self, value: Any, fields: dict[str, Any]) -> Any:
+        if len(self._path) > self._max_depth:
+            raise WalkError("too_deep", f"values are nested deeper than {self._max_depth}")
+        new = self._mapping(fields)
+        return value if new is fields else with_fields(value, new)
+
     def _mapping(self, value: Mapping[Any, Any]) -> Any:
-        changed = False
+        """Scan what a dict holds, whatever a subclass of it shows; of another mapping, keep what it showed here."""
+        changed = not isinstance(value, dict)
         out: dict[Any, Any] = {}
         top = len(self._path) == 1
-        for key, item in value.items():
+        for key, item in dict.items(value) if isinstance(value, dict) else value.items():
             new_key: Any = key
             words: tuple[str, ...] = ()
             is_secret = False
@@ -103,7 +114,7 @@ class Walk:
     def _items(self, value: Any, words: tuple[str, ...], is_secret: bool) -> Any:
         changed = False
         out = []
-        for index, item in enumerate(value):
+        for index, item in enumerate(_members(value)):
             self._path.append(f"[{index}]")
             new = self._value(item, words, is_secret)
             self._path.pop()
@@ -132,7 +143,7 @@ class Walk:
     def _bytes(self, value: bytes | bytearray, words: tuple[str, ...], is_secret: bool) -> Any:
         self._take(len(value))
         try:
-            text = value.decode("utf-8")
+            text = (bytes if isinstance(value, bytes) else bytearray).decode(value, "utf-8")  # type: ignore[arg-type]
         except UnicodeDecodeError:
             self.unscanned["binary"] += 1
             return value
@@ -144,7 +155,13 @@ class Walk:
         if self._chars_left < 0:
             raise WalkError("too_large", "there is more text than max_chars")
 
-    def _text(self, text: str, words: tuple[str, ...], is_secret: bool, *, counted: bool = False) -> str:
+    def _text(self, value: str, words: tuple[str, ...], is_secret: bool, *, counted: bool = False) -> str:
+        """Scan the characters that a text has, whatever a subclass shows of them."""
+        text = value if type(value) is str else str.__str__(value)
+        new = self._plain_text(text, words, is_secret, counted)
+        return value if new is text else new
+
+    def _plain_text(self, text: str, words: tuple[str, ...], is_secret: bool, counted: bool) -> str:
         if not text:
             return text
         if not counted:
@@ -181,6 +198,15 @@ class Walk:
         if self.entities[span.entity] <= _MAX_FINDINGS_PER_ENTITY:
             path = "".join(self._path)
             self.findings.append(Finding(span.entity, path, action.value, round(span.score, 3), span.start, span.end))
+
+
+def _members(value: Any) -> Iterator[Any]:
+    """Return what a collection holds, whatever a subclass shows of it."""
+    if isinstance(value, list):
+        return list.__iter__(value)
+    if isinstance(value, tuple):
+        return tuple.__iter__(value)
+    return set.__iter__(value) if isinstance(value, set) else frozenset.__iter__(value)
 
 
 def _joined(first: Span, action: Action, second: Span, other: Action) -> tuple[Span, Action]:
