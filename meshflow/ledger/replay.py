@@ -32,6 +32,7 @@ from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.evidence import EvidenceCalls
 from meshflow.ledger.keys import key_source
 from meshflow.ledger.sqlite import SqliteStore
+from meshflow.ledger.sqlite_vault import vault_of
 from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
 from meshflow.ledger.timetravel import TimeTravel
@@ -55,12 +56,15 @@ class ReplayLedger(EvidenceCalls, ErasureCalls, TimeTravel):
     ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, made on first use; else the path of such a
     file, ``env:NAME`` for a variable, or None to sign nothing. A checkpoint is signed once a batch that brings the
     entries since the last one to ``checkpoint_every``.
+
+    With ``encrypt`` as ``run`` or ``subject`` payloads are kept under a data key of each run, or of whom they belong
+    to, wrapped by the key in the file or ``env:NAME`` that ``key_encryption_key`` names; reading needs that key too.
     """
 
     def __init__(
         self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
         busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: str | Path | None = "auto",
-        checkpoint_every: int = 1,
+        checkpoint_every: int = 1, encrypt: str = "none", key_encryption_key: str | None = None,
     ) -> None:  # fmt: skip
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
@@ -68,7 +72,7 @@ class ReplayLedger(EvidenceCalls, ErasureCalls, TimeTravel):
         self.path = path
         self._store: LedgerStore = SqliteStore(
             path, busy_timeout_ms=busy_timeout_ms, queue_limit=queue_limit, key=key_source(key, path),
-            checkpoint_every=checkpoint_every, now_us=self._clock.now_us,
+            checkpoint_every=checkpoint_every, now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
         )  # fmt: skip
         self._salts = Salts()
         self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)

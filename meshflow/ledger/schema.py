@@ -155,6 +155,11 @@ _MEANING = (
 
 def explain(error: sqlite3.Error, path: Path) -> LedgerError:
     """Return what an error of SQLite means to an operator."""
+    if "user-defined function" in str(error):  # SQLite keeps no more of what a function of ours raised
+        return LedgerError(
+            f"ledger {path}: payloads are encrypted, and the key-encryption key given does not open them, or none was "
+            "given; nothing was changed. Give the key that they were written with"
+        )
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     meaning = next((text for prefix, text in _MEANING if name.startswith(prefix)), "SQLite refused the operation")
     return LedgerError(f"ledger {path}: {meaning} ({name}: {error})")

@@ -23,6 +23,7 @@ from meshflow.ledger.sqlite_evidence import SqliteEvidence
 from meshflow.ledger.sqlite_history import SqliteHistory
 from meshflow.ledger.sqlite_lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.sqlite_sign import LogSigner
+from meshflow.ledger.sqlite_vault import Vault
 from meshflow.ledger.writer import GroupWriter
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory):
 
     def __init__(
         self, path: Path, *, busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: KeySource | None = None,
-        checkpoint_every: int = 1, now_us: Callable[[], int] | None = None,
+        checkpoint_every: int = 1, now_us: Callable[[], int] | None = None, vault: Vault | None = None,
     ) -> None:  # fmt: skip
+        vault = vault or Vault()
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
         self._appender = SqliteAppender(
-            path, busy_timeout_ms, LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, path)
+            path, busy_timeout_ms, LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, path), vault
         )
         self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
         self._reader: Reader | None = None
@@ -272,12 +274,12 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory):
         if self._reader is None and self._path.exists():
             from meshflow.ledger.sqlite_read import Reader  # imports aiosqlite, which only reads need
 
-            path, timeout = self._path, self._busy_timeout_ms
+            path, timeout, vault = self._path, self._busy_timeout_ms, self._appender.vault
             try:
-                await (reader := Reader(lambda: open_reader(path, timeout)))
+                await (reader := Reader(lambda: vault.reading(open_reader(path, timeout))))
             except OldSchemaError:
                 await self.open()
-                await (reader := Reader(lambda: open_reader(path, timeout)))
+                await (reader := Reader(lambda: vault.reading(open_reader(path, timeout))))
             if self._reader is None and not self._closed:
                 self._reader = reader
             else:

@@ -17,6 +17,7 @@ from meshflow.ledger.schema import explain, open_writer
 from meshflow.ledger.sqlite_batch import Batch, Head, known, new_head, place, read_heads, run_ids_of
 from meshflow.ledger.sqlite_log import load_log, save_log
 from meshflow.ledger.sqlite_sign import LogSigner
+from meshflow.ledger.sqlite_vault import Vault
 from meshflow.ledger.writer import Outcome
 
 T = TypeVar("T")
@@ -27,8 +28,9 @@ _NODES_KEPT = 100_000
 class SqliteAppender:
     """The writing side of a SQLite ledger; used by one thread, which opens the file on first use."""
 
-    def __init__(self, path: Path, busy_timeout_ms: int, signer: LogSigner) -> None:
+    def __init__(self, path: Path, busy_timeout_ms: int, signer: LogSigner, vault: Vault) -> None:
         self._path = path
+        self.vault = vault
         self._busy_timeout_ms = busy_timeout_ms
         self._signer = signer
         self._connection: sqlite3.Connection | None = None
@@ -43,7 +45,7 @@ class SqliteAppender:
     def open(self) -> sqlite3.Connection:
         """Return the connection, opened and with its schema in place."""
         if self._connection is None:
-            self._connection = open_writer(self._path, self._busy_timeout_ms)
+            self._connection = self.vault.writing(open_writer(self._path, self._busy_timeout_ms))
         return self._connection
 
     def close(self) -> None:
@@ -159,6 +161,7 @@ class SqliteAppender:
         batch = self.started(connection, run_ids_of(drafts))
         outcomes = [place(connection, batch, draft) for draft in drafts]
         if batch.entries:
+            self.vault.seal(connection, drafts, outcomes, batch.payloads)
             batch.insert(connection)
         # A failing commit forgets all of it again.
         self._heads.update(batch.heads)

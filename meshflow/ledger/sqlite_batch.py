@@ -187,7 +187,7 @@ def known(connection: sqlite3.Connection, draft: Draft) -> Outcome | None:
     entry_id, seq, prev, digest, body, index = row
     salts = dict(
         connection.execute(
-            "SELECT id % 16, salt FROM payloads WHERE id BETWEEN ? AND ?", (entry_id * 16, entry_id * 16 + 15)
+            "SELECT id % 16, salt FROM clear_payloads WHERE id BETWEEN ? AND ?", (entry_id * 16, entry_id * 16 + 15)
         )
     )
     # A second intent is never the first one again: both would run.

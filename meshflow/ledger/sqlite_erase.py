@@ -14,6 +14,7 @@ from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_batch import expected
 from meshflow.ledger.sqlite_holds import refuse_held
 from meshflow.ledger.sqlite_subjects import catch_up, digest, forget, index_key
+from meshflow.ledger.sqlite_vault import shred
 
 VISIBLE = (
     f"(e.kind NOT IN {HIDDEN_KINDS} OR NOT EXISTS (SELECT 1 FROM entries d WHERE d.run_id = e.run_id "  # noqa: S608
@@ -37,6 +38,7 @@ class Chosen(NamedTuple):
     seq: int
     tenant_id: str
     field: str
+    key_id: int | None
 
 
 def erase(appender: SqliteAppender, run_id: str, order: ErasureOrder) -> int:
@@ -75,6 +77,7 @@ def _erase(appender: SqliteAppender, connection: sqlite3.Connection, run_id: str
         _bury(appender, connection, run_id, order, tenant, [one for one in chosen if one.tenant_id == tenant])
     connection.executemany("DELETE FROM payloads WHERE id = ?", [(one,) for one in ids])
     forget(connection, ids)
+    shred(connection, {one.key_id for one in chosen if one.key_id is not None})
     return len(chosen)
 
 
@@ -85,12 +88,13 @@ def _choose(connection: sqlite3.Connection, run_id: str, order: ErasureOrder) ->
         whose = "AND e.id IN (SELECT entry_id FROM subjects WHERE digest = :digest)"
         parameters["digest"] = digest(index_key(connection), order.subject)  # type: ignore[assignment]
     rows = connection.execute(
-        "SELECT p.id, e.seq, e.tenant_id FROM entries e JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "  # noqa: S608
+        "SELECT p.id, e.seq, e.tenant_id, p.key_id FROM entries e "  # noqa: S608
+        "JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
         f"WHERE e.run_id = :run AND (:tenant IS NULL OR e.tenant_id = :tenant) {whose} ORDER BY p.id",
         parameters,
     )
     wanted = {FIELD_NUMBER[name] for name in order.fields}
-    found = [Chosen(id_, seq, tenant, FIELDS[id_ % 16]) for id_, seq, tenant in rows if id_ % 16 in wanted]
+    found = [Chosen(id_, seq, whom, FIELDS[id_ % 16], key) for id_, seq, whom, key in rows if id_ % 16 in wanted]
     if order.only is None:
         return found
     nothing: frozenset[str] = frozenset()

@@ -93,7 +93,7 @@ class SqliteEvidence:
         """Check a run over a connection of its own, in a thread, at one snapshot."""
 
         def job() -> dict[str, Any]:
-            connection = open_reader(self._path, self._busy_timeout_ms)
+            connection = self._appender.vault.verifying(open_reader(self._path, self._busy_timeout_ms))
             try:
                 return verify_run(connection, run_id, tenant, held, keys)
             finally:

@@ -19,6 +19,7 @@ from meshflow.ledger.entry import FIELD_NUMBER, FIELDS, StoredEntry
 from meshflow.ledger.history import RunFilter
 from meshflow.ledger.outline import Outline
 from meshflow.ledger.schema import EmptyFileError, OldSchemaError, explain, open_reader
+from meshflow.ledger.sqlite_append import SqliteAppender
 from meshflow.ledger.sqlite_erase import VISIBLE, WAS_DELETED
 from meshflow.ledger.sqlite_lineage import LINEAGE, Segment, segments
 
@@ -54,6 +55,7 @@ _COUNT_OF = {"commit": "commits", "reject": "rejects", "escalate": "escalates", 
 class SqliteHistory:
     """The reads of whole runs that a SQLite store adds to its own."""
 
+    _appender: SqliteAppender
     _path: Path
     _busy_timeout_ms: int
 
@@ -107,7 +109,7 @@ class SqliteHistory:
             if not self._path.exists():
                 return None
             try:
-                connection = open_reader(self._path, self._busy_timeout_ms)
+                connection = self._appender.vault.reading(open_reader(self._path, self._busy_timeout_ms))
             except EmptyFileError:
                 return None
             connection.execute("BEGIN")

@@ -145,7 +145,8 @@ def _held_subject(
     key = index_key(connection)
     for entry_id in sorted({payload_id // 16 for payload_id in payload_ids}):
         for number in (PRINCIPAL, APPROVER):
-            row = connection.execute("SELECT data FROM payloads WHERE id = ?", (entry_id * 16 + number,)).fetchone()
+            place = (entry_id * 16 + number,)
+            row = connection.execute("SELECT data FROM clear_payloads WHERE id = ?", place).fetchone()
             for name in names_in(number, row[0]) if row is not None else ():
                 if (found := held.get(digest(key, name))) is not None:
                     return found

@@ -44,7 +44,7 @@ def catch_up(connection: sqlite3.Connection, limit: int | None = None) -> bool:
     while upto < stop:
         chunk = min(stop, upto + _CHUNK)
         rows = connection.execute(
-            "SELECT id, data FROM payloads WHERE id BETWEEN ? AND ? AND id % 16 IN (?, ?)",
+            "SELECT id, data FROM clear_payloads WHERE id BETWEEN ? AND ? AND id % 16 IN (?, ?)",
             ((upto + 1) * 16, chunk * 16 + 15, PRINCIPAL, APPROVER),
         ).fetchall()
         found = {(digest(key, name), id_ // 16) for id_, data in rows for name in names_in(id_ % 16, data)}

@@ -19,6 +19,7 @@ from meshflow.ledger.entry import COLUMNS, FIELDS, UNBOUND, columns_of
 from meshflow.ledger.findings import Finding
 from meshflow.ledger.notes import Verifier
 from meshflow.ledger.sqlite_lineage import LINEAGE, Segment, segments, step_hash
+from meshflow.ledger.sqlite_vault import SHREDDED
 from meshflow.ledger.totals import RunTotals
 from meshflow.ledger.verify_log import LogCheck
 
@@ -90,16 +91,22 @@ class _Check:
         self._next_step = 0
         self._missing: dict[tuple[int, str], str] = {}
         self._closed = False
+        self._sealed = 0
         self._parents: list[Segment] = []
 
     def result(self) -> dict[str, Any]:
         findings = self._own()
         for part in self._parents:
-            for finding in _Check(self._connection, part.run_id, None, self._log)._own():
+            parent = _Check(self._connection, part.run_id, None, self._log)
+            for finding in parent._own():
                 problem = f"run {part.run_id!r}, which it inherits from: {finding}"
                 findings.append(Finding(finding.layer, problem, part.run_id))
+            self._sealed += parent._sealed
         state = "closed" if self._closed else "open"
-        return _result(self._run_id, state, self._steps, [*findings, *self._log.findings], self._log)
+        result = _result(self._run_id, state, self._steps, [*findings, *self._log.findings], self._log)
+        if self._sealed:  # encrypted under a key that was not given
+            result["not_checked"].append("sealed_payloads")
+        return result
 
     def _own(self) -> list[Finding]:
         """Check the run's own entries and return what is wrong with them."""
@@ -167,8 +174,10 @@ class _Check:
         commitments = document.get("commitments", {})
         for name, committed in commitments.items():
             stored = payloads.get(FIELDS.index(name)) if name in FIELDS else None
-            if stored is None:
+            if stored is None or stored[0] == SHREDDED:
                 self._missing[seq, name] = str(step_id)
+            elif stored[0] is None:
+                self._sealed += 1
             elif not _kept(stored, committed):
                 self._say("commitments", seq, step_id, f"payload {name} is not what was committed to")
         for number in payloads:

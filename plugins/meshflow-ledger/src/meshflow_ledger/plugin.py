@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,12 @@ class LedgerSettings(Settings):
     )
     queue_limit: int = Field(
         4_096, ge=1, le=1_000_000, description="records that may wait to be written before further steps wait, a count"
+    )
+    encrypt: Literal["none", "run", "subject"] = Field(
+        "none", description="whose data key payloads are encrypted under, so that erasure can shred them"
+    )
+    key_encryption_key: str | None = Field(
+        None, min_length=1, description="file, or env:NAME, with the key that wraps data keys, 32 bytes in base64"
     )
     retention: tuple[Retention, ...] = Field(
         (), description="how long payloads are kept, a list of rules of which the first that matches decides"
@@ -65,6 +71,8 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 clock=self.host.clock,
                 busy_timeout_ms=self.settings.busy_timeout_ms,
                 queue_limit=self.settings.queue_limit,
+                encrypt=self.settings.encrypt,
+                key_encryption_key=self._wrapping_key(),
             )
         return self._own
 
@@ -72,6 +80,10 @@ class LedgerPlugin(Plugin[LedgerSettings]):
     def retention_rules(self) -> tuple[RetentionRule, ...]:
         """How long payloads are kept, as ``ReplayLedger.apply_retention`` takes it."""
         return tuple(one.rule() for one in self.settings.retention)
+
+    def _wrapping_key(self) -> str | None:
+        key = self.settings.key_encryption_key
+        return key if key is None or key.startswith("env:") else str(self.host.base / key)
 
     def _location(self) -> str | Path:
         path = self.settings.path
