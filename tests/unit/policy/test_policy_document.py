@@ -96,7 +96,7 @@ def test_risk_labels_findings_and_obligations_are_plain_values() -> None:
 def test_an_approval_and_a_stream_are_shown_without_what_they_hold() -> None:
     resumed = state(NodeInput(node_id="n"))
     resumed.approval = Approval("apr-1", "run-1", "step-1", True, "boss", "d", "salt", "f", 1, PRINCIPAL)
-    resumed.stream = StreamState("released", False)
+    resumed.stream = StreamState("released", False, 8)
     document = step_document(StepContext(resumed), OUTPUT, "next")
     assert document["approval"] == {"id": "apr-1", "approver": "boss", "approved": True}
     assert (document["output"], document["stream"]) == ("next", {"released_chars": 8, "final": False})
