@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -90,6 +91,7 @@ def _until_the_end(work: Coroutine[Any, Any, Report]) -> Report:
 
 
 def _give_up() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third must not cut the goodbye off
     cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
     sys.stderr.write(f"{cursor}meshflow: interrupted; steps in flight are not recorded\n")
     for stream in (sys.stdout, sys.stderr):
