@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,8 @@ class GitAnchor:
     def __init__(
         self, repository: str | Path, *, file: str = "checkpoint.txt", remote: str | None = None, branch: str = "HEAD"
     ) -> None:
+        if any(name.startswith("-") for name in (file, remote or "", branch)):
+            raise AnchorError("a file, remote or branch of a git anchor does not begin with a dash")
         self.repository = Path(repository)
         self.name = f"git {self.repository}"
         self._file = file
@@ -50,21 +54,25 @@ class GitAnchor:
         return await self._git("show", f"HEAD:{self._file}", missing="") or None
 
     async def _git(self, *arguments: str, missing: str | None = None) -> str:
+        # In a thread: asyncio's own child processes leave transports behind when a loop ends soon after.
+        return await asyncio.to_thread(self._run, arguments, missing)
+
+    def _run(self, arguments: tuple[str, ...], missing: str | None) -> str:
         try:
-            process = await asyncio.create_subprocess_exec(
-                "git", "-C", str(self.repository), *arguments,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            done = subprocess.run(  # noqa: S603 - no shell, and what comes from settings is no option
+                [shutil.which("git") or "git", "-C", str(self.repository), *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
                 env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-            )  # fmt: skip
+            )
         except OSError as error:
             raise AnchorError(f"{self.name}: git cannot be run ({error.strerror or error})") from error
-        out, errors = await process.communicate()
-        if process.returncode:
+        if done.returncode:
             if missing is not None:
                 return missing
-            said = errors.decode(errors="replace").strip().splitlines()
-            raise AnchorError(f"{self.name}: git {arguments[-1]!r} failed: {said[-1] if said else process.returncode}")
-        return out.decode(errors="replace")
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise AnchorError(f"{self.name}: git {arguments[-1]!r} failed: {said[-1] if said else done.returncode}")
+        return done.stdout.decode(errors="replace")
 
 
 if TYPE_CHECKING:
