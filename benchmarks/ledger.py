@@ -1,0 +1,180 @@
+"""The ledger beside its floors: group commit, one record's CPU, verification, proofs and look-ups in a large ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import sqlite3
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+
+from benchmarks.harness import Row, at_most, beside, folder
+from meshflow.decision import Effect
+from meshflow.ledger import ReplayLedger
+from meshflow.ledger.canonical import canonical_bytes
+from meshflow.ledger.chain import entry_hash, genesis_hash
+from meshflow.ledger.entry import step_fields
+from meshflow.ledger.log import Log
+from meshflow.ledger.merkle import Frontier
+from meshflow.ledger.tables import ENTRIES, PAYLOADS, run_script
+from meshflow.record import StageResult, StepRecord
+from meshflow.stages import STAGES
+
+RESULTS = tuple(StageResult(stage.name, "default", Effect.ALLOW, elapsed_ns=1_000) for stage in STAGES[:7])
+
+
+def record(number: int, run_id: str) -> StepRecord:
+    """Return a record whose body and payloads have about 1.5 KB together."""
+    return StepRecord(
+        run_id=run_id, node_id=f"node-{number % 5}", step_id=f"step-{number}", tenant_id="acme", results=RESULTS,
+        input={"question": "q" * 150}, output={"answer": "a" * 200, "price": 19.99}, executed=True, tokens=12,
+        cost_micro_usd=1_500, started_us=1_700_000_000_000_000 + number, duration_ns=1_000_000, fingerprint="f" * 64,
+    )  # fmt: skip
+
+
+async def rows(quick: bool) -> list[Row]:
+    """Measure the part."""
+    with folder() as place:
+        return [
+            *await _commits(place, 400 if quick else 4_000),
+            _one_record(2_000 if quick else 50_000),
+            *await _large(place, 20_000 if quick else 1_000_000),
+        ]
+
+
+async def _commits(place: Path, count: int) -> list[Row]:
+    """Return how 256 waiters do beside one, and beside a bare ``executemany`` of the same bytes."""
+    single = await _write(place / "single.db", count // 8, 1)
+    group = await _write(place / "group.db", count, 256)
+    bare = _bare(place / "group.db", place / "bare.db")
+    return [
+        _at_least("group commit, 256 waiters", group, "records/s", 8, single, "one waiter"),
+        _at_least("group commit, 256 waiters", group, "records/s", 0.5, bare, "executemany of the same rows, 256 each"),
+    ]
+
+
+async def _write(path: Path, count: int, waiters: int) -> float:
+    async with ReplayLedger(path) as ledger:
+        await ledger.write(record(count, "warm"))
+        numbers = iter(range(count))
+
+        async def waiter(lane: int) -> None:
+            for number in numbers:
+                await ledger.write(record(number, "long" if number % 10 == 0 else f"run-{number % 1_000}"))
+
+        began = time.perf_counter()
+        await asyncio.gather(*(waiter(lane) for lane in range(waiters)))
+        return count / (time.perf_counter() - began)
+
+
+def _bare(source: Path, target: Path) -> float:
+    db = sqlite3.connect(target, isolation_level=None)
+    db.execute("PRAGMA page_size = 8192")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    run_script(db, ENTRIES + PAYLOADS)
+    db.execute("ATTACH ? AS source", (str(source),))
+    tables = {
+        table: db.execute(f"SELECT * FROM source.{table} ORDER BY id").fetchall() for table in ("entries", "payloads")
+    }
+    db.execute("DETACH source")
+    count, share = len(tables["entries"]), len(tables["payloads"]) // len(tables["entries"])
+    began = time.perf_counter()
+    for at in range(0, count, 256):
+        db.execute("BEGIN IMMEDIATE")
+        for table, scale in (("entries", 1), ("payloads", share)):
+            some = tables[table][at * scale : (at + 256) * scale]
+            db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(some[0]))})", some)
+        db.execute("COMMIT")
+    took = time.perf_counter() - began
+    db.close()
+    return count / took
+
+
+def _one_record(count: int) -> Row:
+    """Return the CPU of making a body's canonical bytes, hashing, chaining and logging it; it has about 1.5 KB."""
+    fields = step_fields(record(0, "run")) | {"commitments": {"input": "0" * 64, "output": "1" * 64}}
+    fields["code"] = "c" * (1_500 - len(canonical_bytes(fields)))
+    log, previous = Log(Frontier(), lambda level, start, stop: []), genesis_hash("run")
+    gc.collect()
+    began = time.process_time()
+    for seq in range(count):
+        previous = entry_hash("run", seq, previous, canonical_bytes(fields))
+        log.extend((previous,))
+    spent = (time.process_time() - began) / count
+    return at_most("canonical bytes, hash, chain and log of a 1.5 KB record", spent * 1e6, "us CPU", 12)
+
+
+async def _large(place: Path, count: int) -> list[Row]:
+    """Return verification and look-ups in a ledger of a million entries, a tenth of them in one run."""
+    path = place / "large.db"
+    await _write(path, count, 512)
+    async with ReplayLedger(path) as ledger:
+        found = [
+            await _verified(ledger, ["chain"], 0.4, _floor(path, payloads=False), "chains"),
+            await _verified(
+                ledger, ["chain", "merkle_log", "commitments"], 0.2, _floor(path, payloads=True),
+                "chains, log and commitments",
+            ),
+            await _verified(
+                ledger, ["chain", "columns", "merkle_log", "commitments"], None, _floor(path, payloads=True),
+                "everything",
+            ),
+            at_most("memory of a verifying process, at most", _children_mib(), "MiB", 200),
+        ]  # fmt: skip
+        last = count // 10 - 1
+        looks: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
+            ("load_state", lambda: ledger.load_state("long", last // 2), 2),
+            ("run_summary", lambda: ledger.run_summary("long"), 2),
+            ("list_runs, first page", lambda: ledger.list_runs(), 2),
+            ("an inclusion proof", lambda: ledger.prove("long", last // 2), 1),
+        ]
+        return found + [at_most(f"{what} in {count:,} entries", await _median_ms(look), "ms", most)
+                        for what, look, most in looks]  # fmt: skip
+
+
+async def _verified(ledger: ReplayLedger, layers: list[str], least: float | None, floor: float, what: str) -> Row:
+    began = time.perf_counter()
+    result = await ledger.verify_ledger(layers=layers)
+    speed = result["entries"] / (time.perf_counter() - began)
+    assert result["valid"], result["errors"]
+    if least is None:
+        return beside(f"verify {what}", speed, "entries/s", floor, "sha256 over the same bytes, one core")
+    return _at_least(f"verify {what}", speed, "entries/s", least, floor, "sha256 over the same bytes, one core")
+
+
+def _floor(path: Path, *, payloads: bool) -> float:
+    """Return how many entries a second plain sha256 manages over the bytes, read beforehand."""
+    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    data = [row[0] for row in db.execute("SELECT body FROM entries WHERE id <= 100000")]
+    count = len(data)
+    if payloads:
+        data += [row[0] for row in db.execute("SELECT data FROM payloads WHERE id < 100001 * 16")]
+    db.close()
+    began = time.perf_counter()
+    for item in data:
+        sha256(item).digest()
+    return count / (time.perf_counter() - began)
+
+
+def _children_mib() -> float:
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (children or own) / 1024
+
+
+async def _median_ms(look: Callable[[], Awaitable[object]]) -> float:
+    spent = []
+    for _ in range(30):
+        began = time.perf_counter()
+        await look()
+        spent.append((time.perf_counter() - began) * 1_000)
+    return statistics.median(spent)
+
+
+def _at_least(what: str, measured: float, unit: str, least: float, baseline: float, baseline_is: str) -> Row:
+    ratio = measured / baseline
+    return Row(what, measured, unit, baseline, baseline_is, ratio, f">= {least:g}", ratio >= least)
