@@ -54,6 +54,8 @@ async def check(path: Path, acknowledged: list[str], runs: int) -> int:
             result = await ledger.verify_chain(f"run-{run}")
             assert result["errors"] in ([], [f"the ledger has no run 'run-{run}'"])
             assert result["steps_verified"] == len(steps)
+        whole = await ledger.verify_ledger()
+        assert (whole["errors"], whole["uncovered"]) == ([], 0)
     return found
 
 
