@@ -22,7 +22,7 @@ class Desk:
 
     def __init__(self, folder: Path, config: dict[str, Any], **given: Any) -> None:
         self.path = folder / "ledger.db"
-        self.config = {"ledger": {"path": str(self.path)}, **config}
+        self.config = {**config, "ledger": {"path": str(self.path), **config.get("ledger", {})}}
         self.runtime = StepRuntime(config=self.config, **given)
         self.ran: list[Any] = []
 
