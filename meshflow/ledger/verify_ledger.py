@@ -50,12 +50,14 @@ def verify_whole(
         connection.execute("BEGIN")
         log = LogCheck(connection, held, keys)
         findings, tasks = list(log.findings), _Tasks(path, busy_timeout_ms, log, layers)
-        sealed = tasks.run(_count(processes, log.size), findings, progress)
+        sealed = tasks.run(connection, _count(processes, log.size), findings, progress)
         checked = [name for layer in ALL_LAYERS if layer in layers for name in _IMPLIED[layer]]
         signatures = 0
         if "merkle_log" in layers:
             findings += _upper_tiles(connection, log.size)
             signatures = _signatures(connection, log, findings)
+        if "commitments" in layers:
+            findings += _stray_payloads(connection, log.last_id)
         if "columns" in layers:
             findings += index_findings(connection)
             findings += _storage(connection)
@@ -112,9 +114,25 @@ class _Tasks:
         self._size = max(log.size, log.last_id)
         self._layers = sorted(layers)
 
-    def run(self, count: int, findings: list[Finding], progress: Progress | None) -> int:
+    def _starts(self, connection: sqlite3.Connection, findings: list[Finding]) -> list[int]:
+        """Return where ranges with entries begin, so that one entry moved far away makes nobody count up to it."""
+        outside = connection.execute("SELECT count(*) FROM entries WHERE id < 1").fetchone()[0]
+        if outside:
+            findings.append(Finding("places", f"{outside} entries lie before the first place of the ledger"))
+        starts, after = [], 0
+        while row := connection.execute("SELECT id FROM entries WHERE id > ? ORDER BY id LIMIT 1", (after,)).fetchone():
+            start = (row[0] - 1) // _RANGE * _RANGE
+            if start != after:
+                findings.append(Finding("places", f"the ledger lacks places {after + 1} to {start}"))
+            starts.append(start)
+            after = start + _RANGE
+        return starts
+
+    def run(
+        self, connection: sqlite3.Connection, count: int, findings: list[Finding], progress: Progress | None
+    ) -> int:
         """Check all ranges; add what is found and return how many payloads could not be opened."""
-        starts = range(0, self._size, _RANGE)
+        starts = self._starts(connection, findings)
         workers: SimpleQueue[Worker | Here] = SimpleQueue()
         made: list[Worker | Here] = []
         try:
@@ -140,6 +158,13 @@ class _Tasks:
         finally:
             for worker in made:
                 worker.close()
+
+
+def _stray_payloads(connection: sqlite3.Connection, last_id: int) -> list[Finding]:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM payloads WHERE id < 16 OR id >= ?", ((last_id + 1) * 16,)
+    ).fetchone()
+    return [Finding("commitments", f"{count} payloads belong to no entry")] if count else []
 
 
 def _upper_tiles(connection: sqlite3.Connection, size: int) -> list[Finding]:

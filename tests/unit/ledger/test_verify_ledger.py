@@ -165,6 +165,11 @@ ATTACKS: dict[str, tuple[Attack, str, tuple[str, int] | None]] = {
     },
     "edit column seq": (column("seq", "77"), "chain", ("run-2", 77)),
     "edit id": (sql(f"UPDATE entries SET id = 100000 WHERE {AT}"), "places", None),
+    "move an entry far away": (sql(f"UPDATE entries SET id = 1 << 55 WHERE {AT}"), "places", None),
+    "an entry before the first": (
+        then(invent_run, sql("UPDATE entries SET id = -255 WHERE run_id = 'ghost'"), Forger.reindex), "places", None,
+    ),
+    "payloads of no entry": (sql("UPDATE payloads SET id = id + (1 << 40) WHERE id = 16"), "commitments", None),
     "drop a middle entry": (lambda forger: forger.drop_entries(AT), "places", None),
     "rewrite and relink": (rewrite, "merkle_log", ("run-2", 3)),
     "rewrite and rebuild the log": (then(rewrite, Forger.reindex, Forger.rebuild_log), "checkpoint", None),
