@@ -46,12 +46,13 @@ async def drive(asking: Asking, work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     else:
-        return await _bounded(asking, work, pending)
+        return await bounded(asking, work, pending)
     finally:
         asking.driven = False
 
 
-async def _bounded(asking: Asking, work: Coroutine[Any, Any, T], pending: Any) -> T:
+async def bounded(asking: Asking, work: Coroutine[Any, Any, T], pending: Any) -> T:
+    """Run the rest of work that has begun and waits for ``pending``."""
     rest = _Rest(asking, work, pending)
     while not rest.ended:
         if asking.binding is None:

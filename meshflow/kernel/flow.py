@@ -70,7 +70,7 @@ class Flow:
             yield self.outcome.output
 
     def _finish(self, ending: Ending) -> Coroutine[Any, Any, RuntimeOutcome]:
-        return to_the_end(drive(self.state.asking, finish(self.passage, ending)))
+        return to_the_end(self.state.asking, finish(self.passage, ending))
 
     async def _ending(self) -> Ending:
         if not await self._admitted():

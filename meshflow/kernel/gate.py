@@ -55,7 +55,7 @@ class Passage:
         not through ``ask``, and its answer noted in line, which halves what a gate costs.
         """
         state, context, note = self.state, self.context, self.results.append
-        asking = state.asking
+        asking, facts = state.asking, state.facts
         answered = False
         for binding in bindings:
             if not binding.enforced:
@@ -85,10 +85,14 @@ class Passage:
                 answer = _SILENT
             if type(answer) is not Decision or state.touched or self.input_digest is not None:
                 answer = self._judged(binding, answer)
-            effect = answer.effect
+            effect, fact = answer.effect, answer.fact
             if effect is _ALLOW or effect is _ESCALATE:
-                answer = self._applied(binding, answer)
-                effect = answer.effect
+                bare = effect is _ALLOW and answer.replacement is UNSET and not answer.obligations
+                if bare and type(fact) is binding.fact_type and binding.stage_name not in facts:
+                    facts[binding.stage_name] = fact  # the most frequent case of ``_applied``
+                elif not bare or fact is not None or binding.needs_fact:
+                    answer = self._applied(binding, answer)
+                    effect = answer.effect
             note(_new_tuple(StageResult, (
                 binding.stage_name, binding.name, effect, answer.code, answer.reason, True, elapsed_ns,
                 answer.replacement is not UNSET, answer.evidence,

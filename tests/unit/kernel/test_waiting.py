@@ -129,6 +129,9 @@ async def test_a_recorder_may_use_time_outs_and_task_groups_of_its_own(kit):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await asyncio.sleep(60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(-1):
+                await asyncio.sleep(60)
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0))
 
@@ -159,3 +162,29 @@ async def test_a_recorder_that_waits_is_among_all_tasks_and_one_that_hangs_is_cu
     await begun.wait()
     assert len(asyncio.all_tasks()) == 3
     assert (await step).code == "audit_ledger.record_failed"
+
+
+async def test_a_recorder_that_cancels_its_own_task_at_once_does_not_go_on_waiting(kit):
+    async def records(context, record):
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            task.uncancel()
+
+    async with asyncio.timeout(5):
+        outcome = await kit.runtime({"record_audit": records}).run(STEP)
+    assert outcome.code == "audit_ledger.record_failed"
+
+
+async def test_the_task_of_a_recorder_that_did_not_wait_is_done_afterwards(kit):
+    seen = []
+
+    def records(context, record):
+        seen.append(asyncio.current_task())
+
+    assert (await kit.runtime({"record_audit": records}).run(STEP)).ok
+    assert seen[0].done()
+    assert seen[0].cancelling() == 0
