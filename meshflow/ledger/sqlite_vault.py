@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from meshflow.errors import ConfigError
 from meshflow.ledger.canonical import payload_value
 from meshflow.ledger.chain import SALT_BYTES
 from meshflow.ledger.entry import Draft, Written
+from meshflow.ledger.schema import explain
 from meshflow.ledger.shredding import (
     KEY_BYTES,
     SCOPES,
@@ -83,7 +85,12 @@ class Vault:
 
         connection.create_function("meshflow_salt", 3, lambda *row: opened(*row)[0])
         connection.create_function("meshflow_data", 3, lambda *row: opened(*row)[1])
-        connection.execute(_VIEW.format(name=name) + (_UNSHREDDED if strict else ""))
+        try:
+            connection.execute(_VIEW.format(name=name) + (_UNSHREDDED if strict else ""))
+        except sqlite3.Error as error:  # a damaged file shows at the first statement
+            path = connection.execute("PRAGMA database_list").fetchone()[2]
+            connection.close()
+            raise explain(error, Path(path)) from error
         return connection
 
     def seal(
