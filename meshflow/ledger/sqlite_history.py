@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import orjson
 
+from meshflow.errors import LedgerError
 from meshflow.ledger.entry import FIELD_NUMBER, FIELDS, StoredEntry
 from meshflow.ledger.history import RunFilter
 from meshflow.ledger.outline import Outline
@@ -58,6 +59,7 @@ class SqliteHistory:
     _appender: SqliteAppender
     _path: Path
     _busy_timeout_ms: int
+    _closed: bool
 
     async def open(self) -> None:
         """Open for writing, which brings an old file to this version's schema."""
@@ -104,6 +106,8 @@ class SqliteHistory:
 
     async def _connected(self) -> sqlite3.Connection | None:
         """Return a connection of its own, with a transaction begun; None when there is no ledger yet."""
+        if self._closed:
+            raise LedgerError("the ledger is closed")
 
         def connect() -> sqlite3.Connection | None:
             if not self._path.exists():

@@ -64,11 +64,18 @@ def step_dict(entry: StoredEntry) -> dict[str, Any]:
 
 
 def _stages(results: list[list[Any]], texts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    names = ("stage", "plugin", "effect", "code", "enforced", "elapsed_ns", "replaced")
-    empty = {"reason": "", "evidence": {}}
-    return [
-        dict(zip(names, result, strict=True)) | texts.get(str(place), empty) for place, result in enumerate(results)
-    ]
+    nothing: dict[str, Any] = {}
+    stages: list[dict[str, Any]] = [
+        {
+            "stage": stage, "plugin": plugin, "effect": effect, "code": code, "enforced": enforced,
+            "elapsed_ns": elapsed_ns, "replaced": replaced, "reason": "", "evidence": nothing,
+        }
+        for stage, plugin, effect, code, enforced, elapsed_ns, replaced in results
+    ]  # fmt: skip
+    for place, text in texts.items():
+        if int(place) < len(stages):
+            stages[int(place)].update(text)
+    return stages
 
 
 def _scaled(value: int | None, unit: int) -> float | None:
