@@ -13,7 +13,7 @@ import pytest
 
 from meshflow import ReplayLedger
 
-WORKER = '''
+WORKER = """
 import asyncio, os, sys
 from meshflow import NodeInput, StepRuntime
 
@@ -46,7 +46,7 @@ async def main():
 
 
 asyncio.run(main())
-'''
+"""
 
 
 def kills(count, seed, folder):

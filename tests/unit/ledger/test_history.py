@@ -67,7 +67,7 @@ async def test_filters_that_make_no_sense_are_refused(runs: ReplayLedger) -> Non
     with pytest.raises(EncodingError, match="since"):
         await runs.list_runs(since="yesterday")
     with pytest.raises(EncodingError, match="until"):
-        await runs.list_runs(until=datetime(2023, 11, 14))  # noqa: DTZ001 - that is the mistake
+        await runs.list_runs(until=datetime(2023, 11, 14))
     with pytest.raises(LedgerError, match="not negative"):
         await runs.list_runs(node="plan", limit=-1)
 
