@@ -85,7 +85,7 @@ def print_table(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    screen = console()
+    screen, title = console(), line(title)
     cells = [[line(cell) for cell in row] for row in rows]
     if screen.width < NARROW:
         _print_blocks(title, headers, cells)
