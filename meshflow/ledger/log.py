@@ -74,14 +74,22 @@ class Log:
 
 
 class Nodes:
-    """Roots of complete subtrees, computed from stored hashes; a ``Node`` for the proofs of ``merkle``."""
+    """Roots of complete subtrees, computed from stored hashes; a ``Node`` for the proofs of ``merkle``.
 
-    def __init__(self, recall: Recall) -> None:
+    ``known`` is a frontier whose peaks need not be computed again; a verifier gives none.
+    """
+
+    def __init__(self, recall: Recall, known: Frontier | None = None) -> None:
         self._recall = recall
+        self._known: dict[tuple[int, int], bytes] = {}
+        if known is not None:
+            self._known = known.places()
         self._levels: dict[tuple[int, int], list[list[bytes]]] = {}
 
     def __call__(self, level: int, index: int) -> bytes:
         """Return the root of a complete subtree."""
+        if (level, index) in self._known:
+            return self._known[level, index]
         height = level % _BITS
         tier, start, count = level // _BITS, index << height, 1 << height
         key = (tier, start // TILE)

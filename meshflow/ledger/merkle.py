@@ -60,6 +60,15 @@ class Frontier:
         """Return the peaks end to end."""
         return b"".join(self.peaks)
 
+    def places(self) -> dict[tuple[int, int], bytes]:
+        """Return the peaks by level and index."""
+        found, start = {}, 0
+        for peak in self.peaks:
+            level = (self.size - start).bit_length() - 1
+            found[level, start >> level] = peak
+            start += 1 << level
+        return found
+
     def append(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
         size, peaks = self.size, self.peaks

@@ -10,7 +10,7 @@ from meshflow.ledger.checkpoints import read_checkpoint
 from meshflow.ledger.log import Nodes
 from meshflow.ledger.merkle import consistency_proof, inclusion_proof, range_root
 from meshflow.ledger.signers import SignerRow
-from meshflow.ledger.sqlite_log import recall_from
+from meshflow.ledger.sqlite_log import load_log, recall_from
 
 
 class UncoveredError(LedgerError):
@@ -41,6 +41,11 @@ def root_at(connection: sqlite3.Connection, size: int) -> bytes:
     return range_root(Nodes(recall_from(connection)), 0, size)
 
 
+def _nodes(connection: sqlite3.Connection) -> Nodes:
+    """Return the log's nodes, its right edge as the log's row has it: whoever checks a proof notices a wrong one."""
+    return Nodes(recall_from(connection), load_log(connection)[1].frontier)
+
+
 def prove(
     connection: sqlite3.Connection, run_id: str, seq: int | None, step_index: int | None, tenant: str | None
 ) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def prove(
     if newest is None or newest[0] < entry_id:
         raise UncoveredError(f"entry {found_seq} of run {run_id!r} has come after the newest checkpoint")
     size, note = newest
-    path = inclusion_proof(Nodes(recall_from(connection)), entry_id - 1, size)
+    path = inclusion_proof(_nodes(connection), entry_id - 1, size)
     return {
         "v": 1,
         "origin": origin_and_size(connection)[0],
@@ -82,7 +87,7 @@ def prove_consistency(connection: sqlite3.Connection, old_size: int) -> dict[str
     if newest is None or not 0 <= old_size <= newest[0]:
         have = "none" if newest is None else f"size {newest[0]}"
         raise LedgerError(f"no checkpoint covers size {old_size}; the newest one is {have}")
-    nodes = Nodes(recall_from(connection))
+    nodes = _nodes(connection)
     path = consistency_proof(nodes, old_size, newest[0])
     return {
         "v": 1,
