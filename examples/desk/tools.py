@@ -156,7 +156,7 @@ class Desk:
         mail = EmailMessage()
         mail["From"], mail["To"], mail["Subject"] = SENDER, to, subject
         mail.set_content(body)
-        with smtplib.SMTP(self.smtp_host, self.smtp_port, timeout=10.0) as server:
+        with smtplib.SMTP(self.smtp_host, self.smtp_port, local_hostname="localhost", timeout=10.0) as server:
             server.send_message(mail)
         return {"to": to, "subject": subject}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -77,3 +77,28 @@ async def test_ten_megabytes_of_dashes_are_refused_in_no_time_and_recorded(open_
     assert time.process_time() - begun < 300 * one
     assert (outcome.ok, outcome.recorded) == (False, True)
     assert len(desk.ran) == 2
+
+
+@pytest.mark.parametrize("chunk", ["-", "a@", "![", "\n", "4 "])
+async def test_a_stream_of_twice_the_chunks_takes_about_twice_the_time(
+    open_desk: Callable[..., Any], chunk: str
+) -> None:
+    desk = open_desk()
+    await desk.run("warm")
+
+    async def seconds(chunks: int) -> float:
+        async def parts(_: Any) -> AsyncIterator[str]:
+            for _ in range(chunks):
+                yield chunk
+
+        begun = time.process_time()
+        outcome = await desk.run(handler=parts)
+        assert outcome.recorded
+        return time.process_time() - begun
+
+    ratios: list[float] = []
+    for _ in range(4):
+        ratios.append(await seconds(8_000) / max(await seconds(4_000), 1e-3))
+        if ratios[-1] < 3:
+            return
+    pytest.fail(f"twice the chunks took {[round(ratio, 1) for ratio in ratios]} times as long")
