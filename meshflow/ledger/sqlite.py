@@ -66,7 +66,7 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory):
 
     async def open(self) -> None:
         """Open the file for writing, and make it if it is not there."""
-        await self._writer.run(self._appender.open)
+        await self._writer.run(self._appender.start)
 
     async def admit(self) -> None:
         """Wait until there is room for one more entry."""

@@ -48,6 +48,10 @@ class SqliteAppender:
             self._connection = self.vault.writing(open_writer(self._path, self._busy_timeout_ms))
         return self._connection
 
+    def start(self) -> None:
+        """Open the file, and check log and signing key before anything is written."""
+        self.transact(self.open(), lambda: None)
+
     def close(self) -> None:
         """Close the file, if it was opened."""
         if self._connection is not None:

@@ -63,8 +63,9 @@ async def test_a_key_that_others_may_read_is_refused(path: Path, record: MakeRec
         await ledger.write(record(0))
     path.with_name("runs.db.key").chmod(0o640)
     async with ReplayLedger(path) as ledger:
-        with pytest.raises(LedgerError, match="others may read"):
-            await ledger.write(record(1))
+        for call in (ledger.open(), ledger.write(record(1))):
+            with pytest.raises(LedgerError, match="others may read"):
+                await call
 
 
 async def test_another_key_or_none_does_not_take_over_unnoticed(path: Path, record: MakeRecord, tmp_path: Path) -> None:
