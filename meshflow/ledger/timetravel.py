@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from meshflow.ledger.store import LedgerStore
 if TYPE_CHECKING:
     from meshflow.ledger.player import Explains, Replay, Steps
 
+_PAGE = 256
 _NEEDED = ("input", "output")
 
 
@@ -44,7 +46,14 @@ class TimeTravel:
         Those that a fork inherits come first. They keep the ``run_id`` of the run that did them, and say
         ``inherited``.
         """
-        return [step async for step in self.iter_run(run_id, tenant=tenant)]
+        steps: list[dict[str, Any]] = []
+        page: list[StoredEntry] = []
+        async for entry in self._store.entries(run_id, "step", self._scope(tenant)):
+            page.append(entry)
+            if len(page) == _PAGE:
+                steps += _page_of_run(run_id, page)
+                page = []
+        return steps + _page_of_run(run_id, page)
 
     async def iter_run(self, run_id: str, *, tenant: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """Yield what ``get_run`` returns, a page at a time, so that a long run need not fit into memory."""
@@ -208,6 +217,21 @@ class TimeTravel:
             raise LedgerError(f"the ledger has no run {run_id!r}")
         async for part in csv_text(self.iter_run(run_id, tenant=tenant)):
             yield part
+
+
+def _page_of_run(run_id: str, page: Sequence[StoredEntry]) -> list[dict[str, Any]]:
+    """Return the steps of a page, some milliseconds' work.
+
+    Meanwhile the garbage collector rests: it would go over all steps made before, again and again, which takes as long
+    as making them.
+    """
+    if not gc.isenabled():
+        return [_of_run(run_id, entry) for entry in page]
+    gc.disable()
+    try:
+        return [_of_run(run_id, entry) for entry in page]
+    finally:
+        gc.enable()
 
 
 def _of_run(run_id: str, entry: StoredEntry) -> dict[str, Any]:
