@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
-    if page.exists() and "_build" not in page.parts
+    # The core API leaves names free; tests/integration/test_core_api.py supplies them.
+    if page.exists() and "_build" not in page.parts and page.name != "core-api.md"
 ]
 
 pytestmark = pytest.mark.docs
