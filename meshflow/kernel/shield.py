@@ -20,7 +20,7 @@ async def to_the_end(asking: Asking, work: Coroutine[Any, Any, T]) -> T:
     The task begins at once, and most often ends there: two turns of the event loop cost more than fifteen stages.
     """
     loop = asyncio.get_running_loop()
-    task = _begun(asking, work, loop)
+    task: asyncio.Task[T] = _begun(asking, work, loop)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         ended = loop.create_future()
@@ -45,21 +45,19 @@ else:
     class _Begun(tasks._PyTask):  # type: ignore[name-defined,misc]
         """What ``eager_start`` does from 3.12 on: the first turn is taken at once, as the current task.
 
-        Sets the fields of 3.11's Task, whose own ``__init__`` would schedule the first turn instead.
+        Sets the fields of 3.11's Task, whose own ``__init__`` would schedule the first turn instead; takes that turn in
+        place of ``drive``; and whatever is left goes on as in any task.
         """
 
-        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-            futures._PyFuture.__init__(self, loop=loop)  # type: ignore[attr-defined]
+        def __init__(self, asking: Asking, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+            self._callbacks: list[Any] = []
             self._name = "meshflow-finish"
             self._num_cancels_requested = 0
             self._must_cancel = False
             self._fut_waiter = None
             self._coro: Coroutine[Any, Any, Any] | None = None
             self._context = copy_context()
-
-        def begin(self, asking: Asking, work: Coroutine[Any, Any, Any]) -> None:
-            """Take the first turn, in place of ``drive``; whatever is left goes on as in any task."""
-            loop = self._loop
             caller = tasks.current_task(loop)
             if caller is not None:
                 tasks._leave_task(loop, caller)
@@ -93,7 +91,4 @@ else:
                 self._num_cancels_requested -= 1
                 self.cancel()
 
-    def _begun(asking: Asking, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
-        task = _Begun(loop)
-        task.begin(asking, work)
-        return task
+    _begun = _Begun
