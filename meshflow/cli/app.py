@@ -21,6 +21,7 @@ from meshflow.cli.options import (
     text,
 )
 from meshflow.cli.plugins_app import plugins_app
+from meshflow.cli.time_app import replay, time_app
 
 app = typer.Typer(
     name="meshflow",
@@ -32,8 +33,10 @@ app = typer.Typer(
 )
 app.add_typer(plugins_app, name="plugins")
 ledger_app.add_typer(erase_app)
+ledger_app.add_typer(time_app)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
+app.command()(replay)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STAGE_HEADERS = (
     "#", "stage", "steps", "allowed", "denied", "escalated", "errors", "replaced", "p50 ms", "p95 ms", "p99 ms",
 )  # fmt: skip
+_APPROVALS_SHOWN = 10
 _STAGE_KEYS = ("number", "stage", "steps", "allowed", "denied", "escalated", "errors", "replaced")
 
 
@@ -169,8 +170,18 @@ class Report:
             return
         print_table("Steps by stage", _STAGE_HEADERS, rows, right=set(_STAGE_HEADERS) - {"stage"})
         if total["by_code"]:
-            codes = [(one["code"], one["verdict"], one["steps"]) for one in total["by_code"]]
-            print_table("Steps that did not complete, by code", ("code", "verdict", "steps"), codes, right={"steps"})
+            codes = [
+                (
+                    one["code"],
+                    one["verdict"],
+                    one["steps"],
+                    ", ".join(f"{rule} {n}" for rule, n in one["rules"].items()),
+                )
+                for one in total["by_code"]
+            ]
+            print_table(
+                "Steps that did not complete, by code", ("code", "verdict", "steps", "rules"), codes, right={"steps"}
+            )
         verdicts = ", ".join(f"{count} {name}" for name, count in total["verdicts"].items())
         times = ", ".join(f"{name} {ms(total[f'{name}_ms'])} ms" for name in ("p50", "p95", "p99"))
         say(f"Steps: {total['count']} ({verdicts}); {times}")
@@ -182,11 +193,14 @@ class Report:
     def _print_approvals(self) -> None:
         if self.approvals:
             say("", f"Waiting for a person: {counted(len(self.approvals), 'step')}")
-        for one in self.approvals:
+        for one in self.approvals[:_APPROVALS_SHOWN]:
             what = one["tool"] or one["node_id"]
             codes = ", ".join(one["codes"])
             say(f"  {what}, step {one['step_id']} of run {one['run_id']} ({codes}), until {one['expires_at']}")
             say(f"    {'expired' if one['expired'] else one['command']}")
+        if len(self.approvals) > _APPROVALS_SHOWN:
+            listing = command("approvals", "list", options=("--ledger", self.path or ""))
+            say(f"  and {len(self.approvals) - _APPROVALS_SHOWN} more: {listing}")
 
     def _print_ledger(self) -> None:
         if self.chains:

@@ -23,6 +23,7 @@ class Tally:
         self.steps = 0
         self.verdicts: Counter[str] = Counter()
         self.codes: Counter[tuple[str, str]] = Counter()
+        self.rules: dict[tuple[str, str], Counter[str]] = {}
         self.cost_micro_usd = 0
         self.tokens = 0
         self._durations: list[int] = []
@@ -36,7 +37,9 @@ class Tally:
         self.tokens += step["tokens_used"]
         self._durations.append(step["duration_ns"])
         if step["blocked"]:
-            self.codes[step["code"], step["verdict"]] += 1
+            ending = (step["code"], step["verdict"])
+            self.codes[ending] += 1
+            self.rules.setdefault(ending, Counter()).update(_rules(step))
         by_stage: dict[str, list[Mapping[str, Any]]] = {}
         for result in step["stages"]:
             by_stage.setdefault(result["stage"], []).append(result)
@@ -63,7 +66,12 @@ class Tally:
             "count": self.steps,
             "verdicts": dict(sorted(self.verdicts.items())),
             "by_code": [
-                {"code": code, "verdict": verdict, "steps": steps}
+                {
+                    "code": code,
+                    "verdict": verdict,
+                    "steps": steps,
+                    "rules": dict(self.rules[code, verdict].most_common()),
+                }
                 for (code, verdict), steps in sorted(self.codes.items(), key=lambda one: (-one[1], one[0]))
             ],
             "cost_usd": self.cost_micro_usd / 1_000_000,
@@ -98,6 +106,16 @@ class _StageTally:
 
     def to_dict(self) -> dict[str, Any]:
         return {name: self.counts[name] for name in COUNTS} | percentiles(self._elapsed)
+
+
+def _rules(step: Mapping[str, Any]) -> set[str]:
+    """Return the names of the policy rules that the step's code comes from."""
+    named: set[str] = set()
+    for result in step["stages"]:
+        if result["enforced"] and result["code"] == step["code"] and isinstance(result["evidence"], Mapping):
+            rules = result["evidence"].get("rules", ())
+            named.update(rule for rule in rules if isinstance(rule, str))
+    return named
 
 
 def _is_fault(result: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
