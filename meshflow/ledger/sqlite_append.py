@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -34,6 +35,8 @@ class SqliteAppender:
         self._busy_timeout_ms = busy_timeout_ms
         self._signer = signer
         self._connection: sqlite3.Connection | None = None
+        self._place = ""
+        self._file: tuple[int, int] | None = None
         self._version = -1
         self._last_id = 0
         self._heads: dict[str, Head] = {}
@@ -45,7 +48,9 @@ class SqliteAppender:
     def open(self) -> sqlite3.Connection:
         """Return the connection, opened and with its schema in place."""
         if self._connection is None:
+            self._place = os.path.abspath(self._path)  # a later change of folder must not lead elsewhere
             self._connection = self.vault.writing(open_writer(self._path, self._busy_timeout_ms))
+            self._file = _identity(self._place)
         return self._connection
 
     def start(self) -> None:
@@ -77,6 +82,7 @@ class SqliteAppender:
             self._refresh(connection)
             result = work()
             self._extend_log(connection)
+            self._check_place()
             connection.execute("COMMIT")
             return result
         except BaseException as error:
@@ -101,6 +107,14 @@ class SqliteAppender:
                 if now >= deadline:
                     raise
                 time.sleep(random.uniform(0.0002, 0.004))
+
+    def _check_place(self) -> None:
+        """Refuse to commit into a file that no path leads to any more: the system would let us, and drop it later."""
+        if _identity(self._place) != self._file:
+            raise LedgerError(
+                f"ledger {self._path}: the file has been deleted, moved or replaced since it was opened; "
+                "put it back and open the ledger again"
+            )
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -196,3 +210,12 @@ class SqliteAppender:
         if head.seq == 0 or (tenant is not None and tenant not in head.tenants):
             raise LedgerError(f"the ledger has no run {run_id!r}")
         return head
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """Return what tells a file from any other, or None where there is none."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

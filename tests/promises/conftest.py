@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ class Issuer:
 
 def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def kernel_log() -> Iterator[list[str]]:
+    """Return the lines of the kernel's log, kept from the test's report, which may not be able to carry them."""
+    lines: list[str] = []
+
+    def take(record: logging.LogRecord) -> bool:
+        lines.append(record.getMessage())
+        return False
+
+    log = logging.getLogger("meshflow.kernel")
+    log.addFilter(take)
+    yield lines
+    log.removeFilter(take)
 
 
 @pytest.fixture

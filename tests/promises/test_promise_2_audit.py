@@ -51,6 +51,24 @@ async def test_a_ledger_that_is_locked_after_the_intent_withholds_the_output(ope
     assert [one["step_id"] for one in await desk.ledger.unfinished("run-1")] == ["s"]
 
 
+@pytest.mark.parametrize("way", ["deleted", "moved", "replaced"])
+async def test_a_ledger_that_is_taken_away_stops_steps_with_effects(open_desk: Callable[..., Any], way: str) -> None:
+    desk = open_desk()
+    assert (await desk.run({}, **CALL)).ok
+    desk.ran.clear()
+    files = [path for path in desk.path.parent.iterdir() if path.name.startswith("ledger.db")]
+    for path in files:
+        if way == "deleted":
+            path.unlink()
+        else:
+            path.rename(path.with_name(f"old-{path.name}"))
+    if way == "replaced":
+        (desk.path.parent / "old-ledger.db").with_name("ledger.db").write_bytes(b"")
+    # What goes into a file that no path leads to any more is not on record.
+    outcome = await desk.run({}, **CALL)
+    assert (outcome.ok, outcome.recorded, desk.ran) == (False, False, [])
+
+
 @pytest.mark.parametrize("when", ["before", "between"])
 async def test_a_full_disk_fails_closed_on_both_sides_of_the_handler(open_desk: Callable[..., Any], when: str) -> None:
     desk = open_desk()
@@ -89,7 +107,7 @@ async def test_a_full_disk_fails_closed_on_both_sides_of_the_handler(open_desk: 
     ids=str,
 )  # fmt: skip
 async def test_a_step_whose_name_no_ledger_can_hold_never_runs(
-    open_desk: Callable[..., Any], fields: dict[str, Any]
+    open_desk: Callable[..., Any], kernel_log: list[str], fields: dict[str, Any]
 ) -> None:
     desk = open_desk()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,13 +121,9 @@ def test_nothing_a_step_says_drives_the_terminal_or_the_markup(tmp_path: Path) -
 
 
 @pytest.mark.xfail(reason="finish() logs run and step ids as they are, line breaks and all")
-async def test_a_name_cannot_forge_a_line_of_the_log(
-    open_desk: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_name_cannot_forge_a_line_of_the_log(open_desk: Callable[..., Any], kernel_log: list[str]) -> None:
     desk = open_desk()
-    with caplog.at_level(logging.DEBUG):
-        await desk.run(run_id="a\n2030-01-01 INFO all is well\ud800", step_id="b\r\nforged")
-        await desk.run(handler=lambda _: (_ for _ in ()).throw(RuntimeError("c\nforged")), step_id="c")
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("meshflow")]
-    assert lines
-    assert not [line for line in lines if "\n" in line or "\r" in line]
+    await desk.run(run_id="a\n2030-01-01 INFO all is well\ud800", step_id="b\r\nforged")
+    assert kernel_log
+    # A lone surrogate is not printable either: a handler that writes UTF-8 fails, and the line is lost.
+    assert sum(not line.isprintable() for line in kernel_log) == 0

@@ -64,6 +64,7 @@ DESK = """
 import asyncio, pathlib, shutil
 from examples.desk import job
 from examples.desk.prepare import prepare
+from examples.desk.values import load_messages
 from meshflow import StepRuntime
 
 folder = pathlib.Path(sys.argv[1]).parent
@@ -74,7 +75,7 @@ prepare(folder / "work")
 job.WORK = folder / "work"
 
 class Context:
-    run_id, resume, arguments = "batch", False, ()
+    run_id, resume, arguments = "batch", False, [message.id for message in load_messages()[:60]]
     def progress(self, done, total, text=""): pass
     def say(self, text): pass
 
