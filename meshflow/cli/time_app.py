@@ -1,0 +1,117 @@
+"""``meshflow ledger export|diff|fork`` and ``meshflow replay``: go back in recorded runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshflow.cli.options import (
+    ConfigOption,
+    DebugOption,
+    JsonOption,
+    LedgerOption,
+    RunArgument,
+    TenantOption,
+    chosen,
+    text,
+)
+
+time_app = typer.Typer(rich_markup_mode=None)
+
+
+class ExportFormat(StrEnum):
+    """What an export is written as."""
+
+    JSON = "json"
+    CSV = "csv"
+
+
+@time_app.command()
+def export(
+    context: typer.Context,
+    run: RunArgument,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="json has all evidence; csv is for a spreadsheet.")
+    ] = ExportFormat.JSON,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it is there.")] = False,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a run out whole, as it is on record."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.timetravel import export_run
+
+    export_run(options, ledger, run, tenant, csv=form is ExportFormat.CSV, output=output, force=force)
+
+
+@time_app.command()
+def diff(
+    context: typer.Context,
+    run_a: Annotated[str, typer.Argument(metavar="A", callback=text, help="Id of a run.")],
+    run_b: Annotated[str, typer.Argument(metavar="B", callback=text, help="Id of the run to compare with it.")],
+    fail_on_difference: Annotated[
+        bool, typer.Option("--fail-on-difference", help="Exit with 1 if the runs differ.")
+    ] = False,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what two runs did differently."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.timetravel import show_diff
+
+    raise typer.Exit(show_diff(options, ledger, run_a, run_b, tenant, fail_on_difference=fail_on_difference))
+
+
+@time_app.command()
+def fork(
+    context: typer.Context,
+    run: RunArgument,
+    from_step: Annotated[
+        int, typer.Option("--from-step", metavar="N", min=0, help="The first step that the new run does itself.")
+    ],
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the new run.")
+    ] = None,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Begin a run that inherits the steps of another before N."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.timetravel import fork_run
+
+    fork_run(options, ledger, run, from_step, run_id, tenant)
+
+
+def replay(
+    context: typer.Context,
+    run: RunArgument,
+    every: Annotated[bool, typer.Option("--every", help="Go on past the first difference.")] = False,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say which decision of a recorded run would be another under the configuration of today.
+
+    Nothing is executed, counted or recorded.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.replay import replay_run
+
+    raise typer.Exit(replay_run(options, ledger, run, tenant, every=every))
