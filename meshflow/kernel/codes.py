@@ -34,6 +34,7 @@ CODES: dict[str, str] = {
     "audit_ledger.record_failed": "The record could not be written, so the output is withheld.",
     "approval.granted": "A person approved the step; this code comes with allow.",
     "approval.pending": "The step was handed in again before a person decided.",
+    "approval.unreadable": "The audit provider could not say whether a person decided.",
     "approval.rejected": "A person said no.",
     "approval.used": "A step has begun on the strength of the approval already; it covers one execution.",
     "approval.other_step": "The approval was given for another step.",

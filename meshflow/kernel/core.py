@@ -36,6 +36,7 @@ class Core:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _started: Future[None] | None = None
     _idle: Future[None] | None = None
+    _starting: asyncio.Task[None] | None = None
 
     @classmethod
     def build(
@@ -62,17 +63,19 @@ class Core:
             started, first = self._started, self._started is None
             if started is None:
                 started = self._started = Future()
-        if not first:
-            await asyncio.wrap_future(started)
-            return
+        if first:
+            # In a task of its own: the first caller may be cancelled, and others wait for the same start.
+            self._starting = asyncio.get_running_loop().create_task(self._start(started, already))
+        await asyncio.shield(asyncio.wrap_future(started))
+
+    async def _start(self, started: Future[None], already: Iterable[Any]) -> None:
         try:
             await self._run_hooks("startup", skip=already)
         except BaseException as error:
             with self._lock:
                 self._started = None
             started.set_exception(error)
-            started.exception()
-            raise
+            return
         self.started = True
         started.set_result(None)
 

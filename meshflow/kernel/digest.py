@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+from decimal import Decimal
+from fractions import Fraction
 from hashlib import sha256
+from pathlib import PurePath
 from typing import Any
 
 import orjson
 
 _IMMUTABLE = (str, bytes, int, float, bool, type(None))
+_BY_TEXT = (Decimal, Fraction, PurePath, complex)
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
 def can_change(value: object) -> bool:
     """Return whether a plugin could change the value in place."""
-    return not isinstance(value, _IMMUTABLE)
+    return type(value) not in _IMMUTABLE
 
 
 def digest(value: Any) -> bytes:
@@ -31,7 +36,7 @@ def arguments_digest(value: Any, salt: str) -> str:
     """Return the salted digest that an approval is bound to, as hex.
 
     Salted, so that the digest of a short argument does not give the argument away. Objects without a JSON form count
-    by type alone, since a resumed step brings new ones.
+    by type alone, since a resumed step brings new ones; numbers, paths and the like by their text.
     """
     return sha256(b"meshflow/arguments/v1\x00" + bytes.fromhex(salt) + _encoded(value, _by_type)).hexdigest()
 
@@ -39,8 +44,11 @@ def arguments_digest(value: Any, salt: str) -> str:
 def _encoded(value: Any, default: Any) -> bytes:
     try:
         return orjson.dumps(value, default=default, option=_OPTIONS)
-    except (TypeError, ValueError, RecursionError):
-        return repr(default(value)).encode()
+    except Exception:  # whole numbers beyond 64 bits, lone surrogates, keys of other types, an object's own code
+        try:
+            return json.dumps(value, default=default, sort_keys=True).encode()
+        except Exception:
+            return f"{type(value)!r}:{id(value)}".encode()
 
 
 def _by_type(value: Any) -> Any:
@@ -48,7 +56,8 @@ def _by_type(value: Any) -> Any:
         return sorted(map(repr, value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return sha256(value).hexdigest()
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return f"{name}:{value}" if isinstance(value, _BY_TEXT) else name
 
 
 def _by_identity(value: Any) -> Any:

@@ -78,12 +78,12 @@ async def finish(passage: Passage, ending: Ending) -> RuntimeOutcome:
     for binding in pipeline.audit:
         answer = await ask(binding, state, context, record)
         if type(answer) is Failure:
-            log.error("step %s of run %s is not recorded: %s", record.step_id, record.run_id, answer.reason)
+            log.error("step %r of run %r is not recorded: %s", record.step_id, record.run_id, answer.reason)
             outcome = outcome.failed("audit_ledger.record_failed", answer.reason, recorded=False)
     for binding in pipeline.sla:
         answer = await ask(binding, state, context, record)
         if type(answer) is Failure:
-            log.warning("%s did not count step %s: %s", binding.name, record.step_id, answer.reason)
+            log.warning("%s did not count step %r: %s", binding.name, record.step_id, answer.reason)
     if pipeline.settlers:
         await _settle(pipeline, context, record)
     return outcome  # type: ignore[no-any-return]
@@ -98,7 +98,7 @@ async def _settle(pipeline: Pipeline, context: StepContext, record: StepRecord) 
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.error("step %s is not settled: %s", record.step_id, describe(name, error))
+            log.error("step %r is not settled: %s", record.step_id, describe(name, error))
 
 
 def _fields(passage: Passage, ending: Ending) -> dict[str, Any]:
@@ -106,13 +106,20 @@ def _fields(passage: Passage, ending: Ending) -> dict[str, Any]:
     metadata = passage.state.step.metadata
     fields: dict[str, Any] = {
         "output": _plain(ending.kept_output),
-        "metadata": dict(metadata) if metadata else {},
+        "metadata": _copied(metadata),
         "reason": ending.reason,
         "results": recorded_words(passage.results) if passage.worded else [],
     }
     if passage.kept is None:
         fields["input"] = passage.state.input
     return fields
+
+
+def _copied(metadata: Any) -> dict[str, Any]:
+    try:
+        return dict(metadata)
+    except Exception as error:  # a mapping of the caller's own making
+        return {"meshflow:withheld": {"type": type(metadata).__name__, "cause": describe("reading it", error)}}
 
 
 def _record(passage: Passage, ending: Ending, redacted: Redacted) -> StepRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -26,9 +26,22 @@ def govern(session: Session, function: F, template: NodeInput) -> F:
 
     def step_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> NodeInput:
         bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
         return replace(template, input=dict(bound.arguments), handler=functools.partial(_call, function, signature))
 
-    if inspect.isasyncgenfunction(function):
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    called = getattr(called, "func", called)
+    if inspect.isgeneratorfunction(called):
+
+        @functools.wraps(function)
+        def generating(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            step = step_for(args, kwargs)
+            yield from session.run_sync(
+                replace(step, handler=lambda given: list(_call(function, signature, given)))
+            ).unwrap()
+
+        return cast(F, generating)
+    if inspect.isasyncgenfunction(called):
 
         @functools.wraps(function)
         async def streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -37,7 +50,7 @@ def govern(session: Session, function: F, template: NodeInput) -> F:
                     yield part
 
         return cast(F, streaming)
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(called):
 
         @functools.wraps(function)
         async def awaiting(*args: Any, **kwargs: Any) -> Any:

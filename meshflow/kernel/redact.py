@@ -70,7 +70,7 @@ _JSON = _NO_TEXT | _EMPTIABLE
 def _textless(fields: Mapping[str, Any]) -> bool:
     for value in fields.values():
         kind = type(value)
-        if kind not in _NO_TEXT and (value or kind not in _EMPTIABLE):
+        if kind not in _NO_TEXT and (kind not in _EMPTIABLE or value):
             return False
     return True
 

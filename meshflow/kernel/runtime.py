@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from meshflow.clock import Clock, SystemClock
 from meshflow.config.load import config_from_mapping, load_config
 from meshflow.config.models import Config
+from meshflow.kernel.ask import describe
 from meshflow.kernel.core import Core
 from meshflow.kernel.explain import Explanation, explain
 from meshflow.kernel.finish import Ending
@@ -105,8 +106,7 @@ class StepRuntime:
         """Run a step whose handler streams; iterate to get what the output guardrails release."""
         core = self._core
         state = self._state(core, node_input)
-        core.enter(state)
-        return StepStream(Flow(core, state), partial(core.leave, state))
+        return StepStream(Flow(core, state), partial(core.enter, state), partial(core.leave, state))
 
     async def explain(self, node_input: NodeInput) -> Explanation:
         """Return what each gate would say of a step, past denials, without executing or counting it."""
@@ -207,11 +207,19 @@ def _load(source: Config | Mapping[str, Any] | str | Path | None) -> Config:
 async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
     """Find the answer that a resumed step waited for; return an outcome if there is none yet."""
     find = core.base.find_approval
-    state.approval = await find(StepContext(state)) if find is not None else None
+    try:
+        state.approval = await find(StepContext(state)) if find is not None else None
+    except Exception as error:
+        reason = describe("the audit provider", error)
+        return _unrecorded(state, Ending(Verdict.ERROR, "approval.unreadable", reason), Status.FAILED)
     if state.approval is not None:
         state.attempt = state.approval.attempt + 1
         return None
-    ending = Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet")
+    return _unrecorded(state, Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet"), Status.PAUSED)
+
+
+def _unrecorded(state: StepState, ending: Ending, status: Status) -> RuntimeOutcome:
+    """Return the outcome of a step that never began."""
     record = StepRecord(
         run_id=state.run_id,
         node_id=state.step.node_id,
@@ -222,7 +230,7 @@ async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
         code=ending.code,
         reason=ending.reason,
     )
-    return RuntimeOutcome(Status.PAUSED, None, record, ending.code, ending.reason, recorded=False)
+    return RuntimeOutcome(status, None, record, ending.code, ending.reason, recorded=False)
 
 
 async def _retire(old: Core, new: Core) -> None:

@@ -30,9 +30,10 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
     last part that could be released. ``outcome`` is set when iteration has ended.
     """
 
-    def __init__(self, flow: Flow, leave: Callable[[], None]) -> None:
+    def __init__(self, flow: Flow, enter: Callable[[], None], leave: Callable[[], None]) -> None:
         self._flow = flow
         self._parts = flow.chunks()
+        self._enter: Callable[[], None] | None = enter
         self._leave: Callable[[], None] | None = leave
 
     @property
@@ -43,7 +44,13 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
     def __aiter__(self) -> StepStream:
         return self
 
+    def __del__(self) -> None:
+        self._left()
+
     async def __anext__(self) -> Any:
+        if self._enter is not None:
+            self._enter()
+            self._enter = None
         try:
             return await anext(self._parts)
         except StopAsyncIteration:
@@ -69,7 +76,7 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
 
     def _left(self) -> None:
         leave, self._leave = self._leave, None
-        if leave is not None:
+        if leave is not None and self._enter is None:
             leave()
 
 

@@ -196,7 +196,7 @@ def test_a_governed_function_keeps_its_signature_and_stays_sync(kit):
 
     assert add(1) == 3
     assert add(1, 2, 3, four=4) == 10
-    assert kit.plugin.records[0].input == {"left": 1}
+    assert kit.plugin.records[0].input == {"left": 1, "right": 2, "rest": (), "more": {}}
     assert kit.plugin.records[0].tool == "add"
     runtime.close()
 
