@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -61,18 +62,20 @@ async def compare(store: HistoryStore, run_a: str, run_b: str, tenant: str | Non
             raise LedgerError(f"the ledger has no run {run_id!r}")
         outlines.append(outline)
     a, b = outlines
-    found = _Comparison(a, b)
-    changed = [found.change(pair) for pair in found.differing]
-    for name, run_id, outline, side in (("output_a", run_a, a, 0), ("output_b", run_b, b, 1)):
-        places = [pair[side] for pair in found.differing]
-        outputs = await store.outputs(run_id, [outline.indexes[at] for at in places], tenant)
-        for one, at in zip(changed, places, strict=True):
-            data = outputs.get(outline.indexes[at])
-            one[name] = None if data is None else payload_value(data)
+    # Long runs take a while to compare; the event loop goes on meanwhile.
+    found = await asyncio.to_thread(_Comparison, a, b)
+    outputs_a = await store.outputs(run_a, [a.indexes[i] for i, _ in found.differing], tenant)
+    outputs_b = await store.outputs(run_b, [b.indexes[j] for _, j in found.differing], tenant)
+    return await asyncio.to_thread(_summed_up, found, outputs_a, outputs_b)
+
+
+def _summed_up(found: _Comparison, outputs_a: Mapping[int, bytes], outputs_b: Mapping[int, bytes]) -> RunDiff:
+    a, b = found.a, found.b
+    changed = [found.change(pair, outputs_a, outputs_b) for pair in found.differing]
     cost = b.own_cost() - a.own_cost()
     return RunDiff(
-        run_a=run_a,
-        run_b=run_b,
+        run_a=a.run_id,
+        run_b=b.run_id,
         only_in_a=_without(a.nodes, b.nodes),
         only_in_b=_without(b.nodes, a.nodes),
         common=[node for node in dict.fromkeys(a.nodes) if node in found.nodes_b],
@@ -125,15 +128,15 @@ class _Comparison:
             "step_index_a": self.a.indexes[i], "step_index_b": self.b.indexes[j],
         }  # fmt: skip
 
-    def change(self, pair: Pair) -> dict[str, Any]:
-        """Return what differs between the steps of a pair; the outputs are filled in later."""
+    def change(self, pair: Pair, outputs_a: Mapping[int, bytes], outputs_b: Mapping[int, bytes]) -> dict[str, Any]:
+        """Return what differs between the steps of a pair."""
         i, j = pair
         (verdict_a, code_a), (verdict_b, code_b) = self.a.ends[i], self.b.ends[j]
         cost = self.b.costs[j] - self.a.costs[i]
         return {
             **self._named(pair),
             "verdict_a": verdict_a, "verdict_b": verdict_b, "code_a": code_a, "code_b": code_b,
-            "output_a": None, "output_b": None,
+            "output_a": _value(outputs_a.get(self.a.indexes[i])), "output_b": _value(outputs_b.get(self.b.indexes[j])),
             "cost_delta_usd": cost / 1_000_000, "cost_delta_micro_usd": cost,
             "token_delta": self.b.tokens[j] - self.a.tokens[i],
         }  # fmt: skip
@@ -146,6 +149,10 @@ class _Comparison:
             for at, node in enumerate(outline.nodes)
             if at not in paired and node in common
         ]
+
+
+def _value(data: bytes | None) -> Any:
+    return None if data is None else payload_value(data)
 
 
 def _times(nodes: Sequence[str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ async def play(
     run_id: str, entries: Sequence[StoredEntry], steps: Steps, runtime: Explains | None, fingerprints: bool
 ) -> Replay:
     """Run ``steps`` with a player in place of a runtime, and report."""
-    player = Player(run_id, entries, runtime, fingerprints)
+    player = await asyncio.to_thread(Player, run_id, entries, runtime, fingerprints)
     report = player.report
     try:
         report.result = await steps(player)
@@ -170,12 +171,16 @@ class Player:
         self._taken = [False] * len(self._recorded)
         self._first = 0
         self._by_node: dict[str, list[int]] = {}
+        self._by_step: dict[tuple[str, str], list[int]] = {}
         for place in reversed(range(len(self._recorded))):
-            self._by_node.setdefault(self._recorded[place].step["node_id"], []).append(place)
+            step = self._recorded[place].step
+            self._by_node.setdefault(step["node_id"], []).append(place)
+            self._by_step.setdefault((step["node_id"], step["step_id"]), []).append(place)
         self.report = Replay(run_id, len(self._recorded), fingerprints=_fingerprints(self._recorded))
 
     async def run(self, node_input: NodeInput) -> RuntimeOutcome:
         """Return the recorded outcome of the step; ReplayStoppedError where the step would now differ."""
+        await asyncio.sleep(0)  # as a runtime would, let others go on
         if self.report.differences or self.report.stopped:
             raise ReplayStoppedError("the replay has stopped already")
         recorded = self._take(node_input)
@@ -188,13 +193,12 @@ class Player:
 
     def _take(self, step: NodeInput) -> Recorded:
         """Return the next record of the node that nobody has asked for."""
-        left = self._by_node.get(step.node_id, [])
-        same_id = [place for place in left if self._recorded[place].step["step_id"] == step.step_id]
-        if not left:
+        place = self._next(self._by_step.get((step.node_id, step.step_id or ""), []))
+        if place is None:
+            place = self._next(self._by_node.get(step.node_id, []))
+        if place is None:
             self.report.differences.append(Difference(None, step.node_id, "extra", None, step.node_id))
             raise ReplayStoppedError(f"the run has no further step of node {step.node_id!r}")
-        place = same_id[-1] if same_id else left[-1]
-        left.remove(place)
         self._taken[place] = True
         recorded = self._recorded[place]
         while self._first < len(self._taken) and self._taken[self._first]:
@@ -203,6 +207,12 @@ class Player:
             expected = self._recorded[self._first]
             self._differs(expected, "order", expected.step["node_id"], step.node_id)
         return recorded
+
+    def _next(self, places: list[int]) -> int | None:
+        """Return the first place that nobody has taken, and drop those before it; the list runs backwards."""
+        while places and self._taken[places[-1]]:
+            places.pop()
+        return places.pop() if places else None
 
     async def _compare(self, recorded: Recorded, step: NodeInput) -> None:
         now, redacted = step.input, False
@@ -262,24 +272,19 @@ class Player:
         report = self.report
         if report.differences or report.stopped:
             return
-        outer = [one for one, taken in zip(self._recorded, self._taken, strict=True) if taken]
-        for one, taken in zip(self._recorded, self._taken, strict=True):
-            if not taken and not any(_inside(one, other) for other in outer):
-                report.differences.append(
-                    Difference(one.index, one.step["node_id"], "missing", one.step["node_id"], report.error or None)
-                )
-                return
-
-
-def _inside(one: Recorded, other: Recorded) -> bool:
-    """Say whether a step was recorded while the handler of another, recorded after it, was running."""
-    return (
-        one.index < other.index
-        and other.step["executed"]
-        and other.step["started_us"] <= one.step["started_us"]
-        and one.ended_us <= other.ended_us
-        and other.step["started_us"] < other.ended_us
-    )
+        missing: Recorded | None = None
+        running_since: int | None = None
+        # Backwards: a step recorded later that had begun earlier was running, and may have asked for this one.
+        for one, taken in zip(reversed(self._recorded), reversed(self._taken), strict=True):
+            begun = one.step["started_us"]
+            if not taken:
+                if running_since is None or begun < running_since:
+                    missing = one
+            elif one.step["executed"] and begun < one.ended_us:
+                running_since = begun if running_since is None else min(running_since, begun)
+        if missing is not None:
+            name = missing.step["node_id"]
+            report.differences.append(Difference(missing.index, name, "missing", name, report.error or None))
 
 
 def _fingerprints(recorded: Sequence[Recorded]) -> list[str]:

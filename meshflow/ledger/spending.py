@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from collections import OrderedDict
 from meshflow.ledger.history import HistoryStore
 
 _RUNS_KEPT = 8
+_PAUSE_EVERY = 8_192
 
 
 class Spending:
@@ -24,7 +26,9 @@ class Spending:
         indexes, costs, tokens = self._runs.get(key) or (array("q"), array("q"), array("q"))
         if not indexes or indexes[-1] < step_index:
             after = indexes[-1] if indexes else -1
-            for index, cost, used in await self._store.spending(run_id, after, tenant):
+            for number, (index, cost, used) in enumerate(await self._store.spending(run_id, after, tenant)):
+                if number % _PAUSE_EVERY == 0:
+                    await asyncio.sleep(0)
                 if indexes and index <= indexes[-1]:
                     continue  # another task has asked the same meanwhile
                 indexes.append(index)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -241,3 +243,19 @@ async def test_unknown_runs_and_replays_of_nothing_are_refused(ledger: ReplayLed
         await ledger.replay(recorded, program_of(), tenant="globex")
     with pytest.raises(LedgerError, match="needs the steps"):
         await ledger.replay(recorded)
+
+
+async def test_a_long_run_is_replayed_in_linear_time(ledger: ReplayLedger, record: MakeRecord) -> None:
+    await asyncio.gather(*(ledger.write(record(number, node_id="loop", input=number)) for number in range(3_000)))
+    spent = []
+    for count in (750, 3_000):
+
+        async def loop(player: Player, count: int = count) -> None:
+            for number in range(count):
+                await player.run(NodeInput(node_id="loop", input=number, handler=never))
+
+        began = time.process_time()
+        replay = await ledger.replay("run-1", loop)
+        spent.append(time.process_time() - began)
+        assert replay.replayed == count
+    assert spent[1] < 8 * spent[0]
