@@ -29,8 +29,11 @@ def govern(session: Session, function: F, template: NodeInput) -> F:
         bound.apply_defaults()
         return replace(template, input=dict(bound.arguments), handler=functools.partial(_call, function, signature))
 
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    called = getattr(called, "func", called)
+    called: Any = function
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not inspect.isroutine(called):
+        called = type(called).__call__
     if inspect.isgeneratorfunction(called):
 
         @functools.wraps(function)

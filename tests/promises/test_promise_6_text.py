@@ -120,7 +120,6 @@ def test_nothing_a_step_says_drives_the_terminal_or_the_markup(tmp_path: Path) -
                 assert "[red]" in text
 
 
-@pytest.mark.xfail(reason="finish() logs run and step ids as they are, line breaks and all")
 async def test_a_name_cannot_forge_a_line_of_the_log(open_desk: Callable[..., Any], kernel_log: list[str]) -> None:
     desk = open_desk()
     await desk.run(run_id="a\n2030-01-01 INFO all is well\ud800", step_id="b\r\nforged")

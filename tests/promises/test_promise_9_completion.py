@@ -150,7 +150,6 @@ async def test_closing_waits_for_the_steps_that_run(tmp_path: Path) -> None:
     assert running.result().ok
 
 
-@pytest.mark.xfail(reason="stream() counts the step in before it is read, and only reading or closing counts it out")
 async def test_a_stream_that_nobody_reads_does_not_keep_the_runtime_from_closing(tmp_path: Path) -> None:
     async def chunks(_: Any) -> AsyncIterator[str]:
         yield "x"
@@ -163,7 +162,6 @@ async def test_a_stream_that_nobody_reads_does_not_keep_the_runtime_from_closing
     await asyncio.wait_for(runtime.aclose(), 1)
 
 
-@pytest.mark.xfail(reason="a dropped StepStream is finished by the loop, but never counted out")
 async def test_a_stream_that_was_left_open_does_not_keep_the_runtime_from_closing(tmp_path: Path) -> None:
     async def chunks(_: Any) -> AsyncIterator[str]:
         for _ in range(100):
@@ -178,7 +176,6 @@ async def test_a_stream_that_was_left_open_does_not_keep_the_runtime_from_closin
     await asyncio.wait_for(runtime.aclose(), 1)
 
 
-@pytest.mark.xfail(reason="start() hands the first caller's CancelledError to all who wait for it")
 async def test_a_first_step_that_is_cancelled_while_plugins_start_takes_no_other_with_it(tmp_path: Path) -> None:
     runtime = StepRuntime(config=_config(tmp_path))
     tasks = [
@@ -191,7 +188,6 @@ async def test_a_first_step_that_is_cancelled_while_plugins_start_takes_no_other
     assert [getattr(result, "ok", result) for result in results[1:]] == [True] * 4
 
 
-@pytest.mark.xfail(reason="find_approval is called outside of the flow, so what it raises comes out of run()")
 async def test_a_resumed_step_never_raises(open_desk: Callable[..., Any]) -> None:
     desk = open_desk()
     assert (await desk.run()).ok
@@ -210,7 +206,6 @@ def test_an_unclosed_runtime_is_collected_without_a_warning(tmp_path: Path) -> N
     gc.collect()
 
 
-@pytest.mark.xfail(reason="the child inherits a loop whose thread was not forked, and waits for it")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_blocking_call_after_a_fork_ends(tmp_path: Path) -> None:
@@ -307,7 +302,6 @@ async def test_async_callables_stay_async(tmp_path: Path) -> None:
         assert await runtime.govern(functools.partial(coroutine, "p"))() == "p"
 
 
-@pytest.mark.xfail(reason="govern() asks the object, not its __call__, whether it is a coroutine function")
 async def test_an_object_whose_call_is_async_stays_awaitable(tmp_path: Path) -> None:
     class Caller:
         async def __call__(self, value: str) -> str:
@@ -318,7 +312,6 @@ async def test_an_object_whose_call_is_async_stays_awaitable(tmp_path: Path) -> 
         assert (await answer if inspect.isawaitable(answer) else "not awaitable") == "a"
 
 
-@pytest.mark.xfail(reason="govern() has no branch for sync generators: text parts are joined into one str")
 def test_a_governed_generator_still_gives_its_parts(tmp_path: Path) -> None:
     def parts() -> Iterator[str]:
         yield "one"
@@ -331,7 +324,6 @@ def test_a_governed_generator_still_gives_its_parts(tmp_path: Path) -> None:
     assert all(len(part) > 1 for part in found)
 
 
-@pytest.mark.xfail(reason="govern() binds without apply_defaults(), so policy and schemas miss the defaults")
 def test_the_gates_see_arguments_that_were_left_to_their_defaults(tmp_path: Path) -> None:
     def pay(to: str, amount: int = 1_000_000) -> str:
         return f"paid {amount} to {to}"
