@@ -41,9 +41,9 @@ async def longest_block(work: asyncio.Future[object]) -> float:
 
 
 async def quietest(path: Path, work: object) -> float:
-    """Return the least of three measurements, since the machine itself stalls a loop now and then."""
+    """Return the least of up to eight measurements, since the machine itself stalls a loop now and then."""
     worst = []
-    for number in range(3):
+    for number in range(8):
         async with ReplayLedger(path.with_suffix(f".{number}.db")) as ledger:
             task = asyncio.ensure_future(work(ledger))  # type: ignore[operator]
             worst.append(await longest_block(task))
@@ -101,8 +101,14 @@ async def test_a_read_only_file_reads_and_refuses_to_write() -> None:
         )
         if os.geteuid() == 0:
             # Root may write anything; only another user meets the permissions.
+            # A first round imports all there is to import, from folders that the other user may not read.
+            warm = (
+                "async def warm():\n    async with ReplayLedger(':memory:') as ledger:\n"
+                "        await ledger.write({'run_id': 'r', 'node_id': 'n'})\n"
+                "        await ledger.get_run('r'); await ledger.verify_chain('r')\nasyncio.run(warm())\n"
+            )
             drop = "import os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            script = script.replace("asyncio.run", drop + "asyncio.run")
+            script = script.replace("asyncio.run", warm + drop + "asyncio.run")
         done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)
         assert done.stdout.startswith("1 True\n"), done.stderr
         assert "read-only" in done.stdout
