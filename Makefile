@@ -47,7 +47,7 @@ lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet uv
 	build/lock/bin/$(LOCK) --group build --output-file constraints/run.txt
-	build/lock/bin/$(LOCK) --group dev --constraints constraints/run.txt --output-file constraints/dev.txt
+	build/lock/bin/$(LOCK) --group dev --all-extras --constraints constraints/run.txt --output-file constraints/dev.txt
 
 clean:
 	rm -rf $(VENV) build dist docs/_build

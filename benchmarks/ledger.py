@@ -16,12 +16,12 @@ from pathlib import Path
 from benchmarks.harness import Row, at_most, beside, folder
 from meshflow.decision import Effect
 from meshflow.ledger import ReplayLedger
-from meshflow.ledger.canonical import canonical_bytes
-from meshflow.ledger.chain import entry_hash, genesis_hash
-from meshflow.ledger.entry import step_fields
-from meshflow.ledger.log import Log
-from meshflow.ledger.merkle import Frontier
-from meshflow.ledger.tables import ENTRIES, PAYLOADS, run_script
+from meshflow.ledger.format.canonical import canonical_bytes
+from meshflow.ledger.format.chain import entry_hash, genesis_hash
+from meshflow.ledger.format.entry import step_fields
+from meshflow.ledger.format.log import Log
+from meshflow.ledger.format.merkle import Frontier
+from meshflow.ledger.sqlite.tables import ENTRIES, PAYLOADS, run_script
 from meshflow.record import StageResult, StepRecord
 from meshflow.stages import STAGES
 

@@ -10,7 +10,7 @@ from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, line, print_json, print_table, say
 from meshflow.facts import Principal
-from meshflow.ledger.entry import principal_from
+from meshflow.ledger.format.entry import principal_from
 from meshflow.plugin import Decision, NoSettings, Plugin, StepContext, hookimpl
 
 if TYPE_CHECKING:

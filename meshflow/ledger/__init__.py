@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshflow.ledger.approvals import ApprovalRefusedError
-from meshflow.ledger.entry import Intent, Written
+from meshflow.ledger.format.entry import Intent, Written
 from meshflow.ledger.replay import ReplayLedger
 
 __all__ = ["ApprovalRefusedError", "Intent", "ReplayLedger", "Written"]

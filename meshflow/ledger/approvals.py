@@ -8,9 +8,9 @@ from typing import Any
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerConflictError, LedgerError
-from meshflow.ledger.canonical import payload_bytes, payload_value
-from meshflow.ledger.entry import VERSION, StoredEntry, principal_from, seal
-from meshflow.ledger.steps import step_dict, timestamp
+from meshflow.ledger.format.canonical import payload_bytes, payload_value
+from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, seal
+from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
 from meshflow.step import Approval
 

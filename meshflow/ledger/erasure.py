@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerError
-from meshflow.ledger.entry import FIELD_NUMBER, FIELDS
+from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS
 
 if TYPE_CHECKING:
     from meshflow.ledger.retention import RetentionReport, RetentionRule

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.checkpoints import verifiers_of
-from meshflow.ledger.keys import KeySource, key_source
-from meshflow.ledger.notes import Verifier
-from meshflow.ledger.signers import SignerRow
+from meshflow.ledger.format.checkpoints import verifiers_of
+from meshflow.ledger.format.keys import KeySource, key_source
+from meshflow.ledger.format.notes import Verifier
+from meshflow.ledger.format.signers import SignerRow
 
 if TYPE_CHECKING:
     from meshflow.ledger.anchors import Anchor

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.entry import UNBOUND, StoredEntry
+from meshflow.ledger.format.entry import UNBOUND, StoredEntry
 from meshflow.ledger.history import HistoryStore
 
 FORMAT = "meshflow/run-export/v1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.entry import StoredEntry
+from meshflow.ledger.format.entry import StoredEntry
 from meshflow.ledger.outline import Outline
 from meshflow.record import Verdict
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from meshflow.facts import Confidentiality, Origin, TaintLabels
-from meshflow.ledger.entry import StoredEntry
+from meshflow.ledger.format.entry import StoredEntry
 from meshflow.ledger.outline import Doubt
 from meshflow.ledger.player import Difference, Explains, Recorded, Replay, decision_of
 from meshflow.stages import STAGE_BY_NAME

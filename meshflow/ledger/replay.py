@@ -16,8 +16,10 @@ from typing import Any, Self
 from meshflow.clock import Clock, SystemClock
 from meshflow.errors import ConfigError, EncodingError, LedgerError
 from meshflow.ledger import approvals
-from meshflow.ledger.canonical import quick_payload, settle_payload
-from meshflow.ledger.entry import (
+from meshflow.ledger.erasure import ErasureCalls
+from meshflow.ledger.evidence import EvidenceCalls
+from meshflow.ledger.format.canonical import quick_payload, settle_payload
+from meshflow.ledger.format.entry import (
     Draft,
     Intent,
     Salts,
@@ -28,12 +30,10 @@ from meshflow.ledger.entry import (
     step_contents,
     step_fields,
 )
-from meshflow.ledger.erasure import ErasureCalls
-from meshflow.ledger.evidence import EvidenceCalls
-from meshflow.ledger.keys import key_source
-from meshflow.ledger.sqlite import SqliteStore
-from meshflow.ledger.sqlite_vault import vault_of
-from meshflow.ledger.steps import completed, record_from, step_dict, timestamp
+from meshflow.ledger.format.keys import key_source
+from meshflow.ledger.format.steps import completed, record_from, step_dict, timestamp
+from meshflow.ledger.sql.vault import vault_of
+from meshflow.ledger.sqlite.store import SqliteStore
 from meshflow.ledger.store import LedgerStore
 from meshflow.ledger.timetravel import TimeTravel
 from meshflow.record import StepRecord

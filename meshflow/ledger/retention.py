@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.entry import FIELDS
 from meshflow.ledger.erasure import ErasableStore, ErasureOrder, LegalHoldError, with_salts
+from meshflow.ledger.format.entry import FIELDS
 
 AUTHORITY = "retention policy"
 _UNITS_US = {"s": 10**6, "m": 60 * 10**6, "h": 3_600 * 10**6, "d": 86_400 * 10**6, "w": 7 * 86_400 * 10**6}

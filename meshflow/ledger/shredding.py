@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from meshflow.errors import ConfigError, LedgerError
-from meshflow.ledger.chain import SALT_BYTES
+from meshflow.ledger.format.chain import SALT_BYTES
 
 SCOPES = ("none", "run", "subject")
 KEY_BYTES = 32

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from meshflow.ledger.entry import Draft, StoredEntry, Written
 from meshflow.ledger.erasure import ErasableStore
 from meshflow.ledger.evidence import EvidenceStore
+from meshflow.ledger.format.entry import Draft, StoredEntry, Written
 from meshflow.ledger.history import HistoryStore
 
 

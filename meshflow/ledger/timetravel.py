@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerError
-from meshflow.ledger.canonical import MAX_INTEGER
 from meshflow.ledger.diff import RunDiff, compare
-from meshflow.ledger.entry import StoredEntry
 from meshflow.ledger.export import csv_text, json_text
+from meshflow.ledger.format.canonical import MAX_INTEGER
+from meshflow.ledger.format.entry import StoredEntry
+from meshflow.ledger.format.steps import moment_us, step_dict
 from meshflow.ledger.history import EVERY_RUN, RunFilter
 from meshflow.ledger.spending import Spending
-from meshflow.ledger.steps import moment_us, step_dict
 from meshflow.ledger.store import LedgerStore
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.entry import Draft, Written
+from meshflow.ledger.format.entry import Draft, Written
 
 T = TypeVar("T")
 Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]"]

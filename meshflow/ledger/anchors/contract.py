@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.checkpoints import read_checkpoint
+from meshflow.ledger.format.checkpoints import read_checkpoint
 
 
 class AnchorError(LedgerError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshflow.ledger.anchors.contract import Anchor, AnchorError, follows
-from meshflow.ledger.checkpoints import read_checkpoint
+from meshflow.ledger.format.checkpoints import read_checkpoint
 
 _WHO = ("-c", "user.name=meshflow", "-c", "user.email=ledger@meshflow.invalid", "-c", "commit.gpgsign=false")
 

@@ -12,12 +12,12 @@ import orjson
 
 from meshflow.clock import ManualClock
 from meshflow.ledger import Intent, ReplayLedger
-from meshflow.ledger.chain import entry_hash, genesis_hash
-from meshflow.ledger.checkpoints import Checkpoint
-from meshflow.ledger.entry import COLUMNS, columns_of
-from meshflow.ledger.migrate import build_log, sum_runs
-from meshflow.ledger.notes import Signer
-from meshflow.ledger.sqlite_log import load_log
+from meshflow.ledger.format.chain import entry_hash, genesis_hash
+from meshflow.ledger.format.checkpoints import Checkpoint
+from meshflow.ledger.format.entry import COLUMNS, columns_of
+from meshflow.ledger.format.notes import Signer
+from meshflow.ledger.sql.log import load_log
+from meshflow.ledger.sqlite.migrate import build_log, sum_runs
 
 Attack = Callable[["Forger"], object]
 

@@ -14,8 +14,8 @@ import pytest
 
 from meshflow.clock import ManualClock
 from meshflow.ledger import Intent, ReplayLedger
-from meshflow.ledger.chain import entry_hash, genesis_hash
-from meshflow.ledger.migrate import sum_runs
+from meshflow.ledger.format.chain import entry_hash, genesis_hash
+from meshflow.ledger.sqlite.migrate import sum_runs
 from meshflow.record import StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from meshflow.ledger.chain import commitment, entry_hash, genesis_hash
+from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]))
 HASH = st.binary(min_size=32, max_size=32)

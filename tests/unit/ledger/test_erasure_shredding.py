@@ -163,8 +163,8 @@ async def test_payloads_of_a_ledger_in_the_clear_stay_readable(path: Path, kek: 
 
 
 def test_readers_find_payloads_by_their_place(path: Path) -> None:
-    from meshflow.ledger.schema import open_reader, open_writer
-    from meshflow.ledger.sqlite_vault import Vault
+    from meshflow.ledger.sql.vault import Vault
+    from meshflow.ledger.sqlite.schema import open_reader, open_writer
 
     open_writer(path, 1_000).close()
     reader = Vault().reading(open_reader(path, 1_000))

@@ -12,7 +12,7 @@ import pytest
 from meshflow import ReplayLedger
 from meshflow.clock import ManualClock
 from meshflow.errors import EncodingError, LedgerError
-from meshflow.ledger import sqlite_history
+from meshflow.ledger.sql import history
 from meshflow.record import StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]
@@ -96,10 +96,10 @@ async def test_a_closed_ledger_answers_nothing_more(runs: ReplayLedger) -> None:
 async def test_no_read_of_a_whole_run_looks_behind_each_entry(runs: ReplayLedger, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         for sql in (
-            sqlite_history._OUTLINE,
-            sqlite_history._OUTPUTS,
-            sqlite_history._HISTORY,
-            sqlite_history._SPENDING,
+            history._OUTLINE,
+            history._OUTPUTS,
+            history._HISTORY,
+            history._SPENDING,
         ):
             names = ("run", "start", "stop", "tenant", "indexes", "after")
             plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(names, 1)).fetchall()

@@ -16,8 +16,8 @@ from meshflow.clock import ManualClock
 from meshflow.errors import LedgerError
 from meshflow.ledger import Intent, ReplayLedger
 from meshflow.ledger.anchors import AnchorError, FileAnchor, GitAnchor
-from meshflow.ledger.checkpoints import read_checkpoint
-from meshflow.ledger.keys import KeyFile
+from meshflow.ledger.format.checkpoints import read_checkpoint
+from meshflow.ledger.format.keys import KeyFile
 from meshflow.record import StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]

@@ -11,9 +11,9 @@ import pytest
 
 from meshflow.errors import LedgerError
 from meshflow.ledger import ReplayLedger
-from meshflow.ledger.checkpoints import open_checkpoint, read_checkpoint, verifiers_of
-from meshflow.ledger.keys import KeyFile, key_source
-from meshflow.ledger.notes import Signer
+from meshflow.ledger.format.checkpoints import open_checkpoint, read_checkpoint, verifiers_of
+from meshflow.ledger.format.keys import KeyFile, key_source
+from meshflow.ledger.format.notes import Signer
 from meshflow.record import StepRecord
 
 MakeRecord = Callable[..., StepRecord]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.log import TILE, Log, Nodes, Tile
-from meshflow.ledger.merkle import (
+from meshflow.ledger.format.log import TILE, Log, Nodes, Tile
+from meshflow.ledger.format.merkle import (
     EMPTY_ROOT,
     Frontier,
     complete_root,

@@ -7,9 +7,15 @@ import base64
 import pytest
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.checkpoints import Checkpoint, open_checkpoint, open_rotation, read_checkpoint, rotation_text
-from meshflow.ledger.notes import NoteError, Signer, Verifier, open_note, sign_note, split_note
-from meshflow.ledger.signers import Trust
+from meshflow.ledger.format.checkpoints import (
+    Checkpoint,
+    open_checkpoint,
+    open_rotation,
+    read_checkpoint,
+    rotation_text,
+)
+from meshflow.ledger.format.notes import NoteError, Signer, Verifier, open_note, sign_note, split_note
+from meshflow.ledger.format.signers import Trust
 
 # Published in the documentation of Go's golang.org/x/mod/sumdb/note.
 NEUMANN = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

@@ -12,8 +12,8 @@ import pytest
 
 from meshflow.errors import LedgerConflictError, LedgerError
 from meshflow.ledger import Intent, ReplayLedger
-from meshflow.ledger.sqlite_log import load_log, recall_from
-from meshflow.ledger.tables import SCHEMA_VERSION
+from meshflow.ledger.sql.log import load_log, recall_from
+from meshflow.ledger.sqlite.tables import SCHEMA_VERSION
 from meshflow.record import StepRecord, Verdict
 
 MakeRecord = Callable[..., StepRecord]

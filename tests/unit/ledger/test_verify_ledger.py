@@ -15,8 +15,8 @@ from forgery import Attack, Forger, write_ledger
 from meshflow.errors import LedgerError
 from meshflow.ledger import ReplayLedger
 from meshflow.ledger.anchors import AnchorError, FileAnchor
-from meshflow.ledger.checkpoints import Checkpoint, check_consistency, check_inclusion, read_checkpoint
-from meshflow.ledger.notes import NoteError, Signer
+from meshflow.ledger.format.checkpoints import Checkpoint, check_consistency, check_inclusion, read_checkpoint
+from meshflow.ledger.format.notes import NoteError, Signer
 from meshflow.record import StepRecord
 
 MakeRecord = Callable[..., StepRecord]

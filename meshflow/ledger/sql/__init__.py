@@ -1,0 +1,1 @@
+"""What every SQL store does alike: batches, erasure, holds, proofs, look-ups."""

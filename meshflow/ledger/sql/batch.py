@@ -1,0 +1,232 @@
+"""One batch on its way into SQLite: each draft is given its place behind the head of its run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from meshflow.errors import LedgerConflictError
+from meshflow.ledger.format.chain import entry_hash, genesis_hash
+from meshflow.ledger.format.entry import FIELD_NUMBER, UNBOUND, Draft, Written, body_of
+from meshflow.ledger.writer import Outcome
+
+# Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
+_CHUNKS = (512, 128, 32, 8, 2, 1)
+_VERDICT_COLUMN = {"commit": 8, "reject": 9, "escalate": 10, "error": 11}
+_SUMS = ("entries", "steps", "commits", "rejects", "escalates", "errors", "cost_micro_usd", "tokens")
+_ADD_TO_RUN = (
+    " ON CONFLICT (run_id, tenant_id) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+    + ", first_us = min(ifnull(first_us, excluded.first_us), ifnull(excluded.first_us, first_us))"
+    + ", last_us = max(ifnull(last_us, excluded.last_us), ifnull(excluded.last_us, last_us))"
+)
+
+
+@dataclass(slots=True)
+class Head:
+    """Where a run stands: the next seq and step index, the hash to follow, whether closed, and whose entries it has."""
+
+    seq: int
+    steps: int
+    prev: bytes
+    closed: bool
+    tenants: frozenset[str]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a transaction will have changed; kept apart from what is known until the commit has succeeded."""
+
+    last_id: int
+    heads: dict[str, Head]
+    known_nodes: set[tuple[str, str, str]]
+    hashes: list[bytes] = field(default_factory=list)
+    entries: list[Any] = field(default_factory=list)
+    payloads: list[Any] = field(default_factory=list)
+    runs: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    nodes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    taken: set[tuple[str, str, int, str]] = field(default_factory=set)
+    """The attempts that drafts of this transaction begin or end: run, step, attempt, kind."""
+
+    def insert(self, connection: sqlite3.Connection) -> None:
+        """Write all rows."""
+        _insert_rows(connection, "entries", 19, self.entries)
+        if self.payloads:
+            _insert_rows(connection, "payloads", 4, self.payloads)
+        _insert_rows(connection, "runs", 16, [value for row in self.runs.values() for value in row], _ADD_TO_RUN)
+        if self.nodes:
+            rows = [value for key, seq in self.nodes.items() for value in (*key, seq)]
+            _insert_rows(connection, "run_nodes", 4, rows, " ON CONFLICT DO NOTHING")
+
+
+def new_head(run_id: str) -> Head:
+    """Return the head of a run without entries."""
+    return Head(0, 0, genesis_hash(run_id), False, frozenset())
+
+
+def read_heads(connection: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, Head]:
+    """Return the heads of those runs that have entries."""
+    wanted = ", ".join(["(?)"] * len(run_ids))
+    rows = connection.execute(
+        f"WITH wanted (run_id) AS (VALUES {wanted}) "  # noqa: S608 - only question marks are put in
+        "SELECT e.run_id, e.seq, coalesce("
+        "(SELECT max(s.step_index) + 1 FROM entries s WHERE s.run_id = e.run_id AND s.step_index IS NOT NULL), "
+        "(SELECT r.parent_steps FROM runs r WHERE r.run_id = e.run_id AND r.first_seq = 0), 0), e.entry_hash, "
+        "EXISTS (SELECT 1 FROM entries c WHERE c.run_id = e.run_id AND c.kind = 'close'), "
+        "(SELECT json_group_array(r.tenant_id) FROM runs r WHERE r.run_id = e.run_id) "
+        "FROM wanted w JOIN entries e ON e.run_id = w.run_id "
+        "AND e.seq = (SELECT max(m.seq) FROM entries m WHERE m.run_id = w.run_id)",
+        run_ids,
+    ).fetchall()
+    return {row[0]: Head(row[1] + 1, row[2], row[3], bool(row[4]), frozenset(orjson.loads(row[5]))) for row in rows}
+
+
+def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome:
+    """Give the draft its place and queue its rows, or say why it has none."""
+    run_id, columns = draft.run_id, draft.columns
+    head = batch.heads[run_id]
+    kind, tenant = columns[0], columns[3]
+    digest = entry_hash(run_id, head.seq, head.prev, draft.body)
+    if problem := _refusal(head, draft, digest):
+        # What is in the ledger already stays answered, even when nothing new could follow.
+        return known(connection, draft) or LedgerConflictError(problem)
+    if head.seq and _taken(connection, batch, draft):
+        return LedgerConflictError(
+            f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} is taken; "
+            "a new try of the step needs a new attempt number"
+        )
+    batch.taken.add((run_id, columns[1], columns[2], kind))
+    index = head.steps if kind == "step" else None
+    batch.last_id = entry_id = batch.last_id + 1
+    batch.hashes.append(digest)
+    batch.entries += (entry_id, run_id, head.seq, index, *columns, head.prev, digest, draft.body)
+    for name, salt, data in draft.payloads:
+        batch.payloads += (entry_id * 16 + FIELD_NUMBER[name], salt, data, None)
+    _count(batch, head, draft)
+    steps = head.steps
+    if kind == "step":
+        steps += 1
+    elif kind == "fork":
+        steps = draft.fields["parent_steps"]
+    tenants = head.tenants if tenant in head.tenants else head.tenants | {tenant}
+    batch.heads[run_id] = Head(head.seq + 1, steps, digest, head.closed or kind == "close", tenants)
+    return Written(run_id, head.seq, columns[1], digest.hex(), index, entry_id - 1)
+
+
+def _taken(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> bool:
+    """Return whether the draft would speak for an attempt that is another's.
+
+    An intent may not follow the attempt's outcome: it would run what the ledger calls over. An outcome without an
+    intent of its own may not follow another's intent: it would take the place of the outcome that is to come.
+    """
+    kind = draft.columns[0]
+    if kind == "intent":
+        rival = "step"
+    elif kind == "step" and not draft.fields.get("intended", True):
+        rival = "intent"
+    else:
+        return False
+    key = (draft.run_id, draft.columns[1], draft.columns[2], rival)
+    if key in batch.taken:
+        return True
+    found = connection.execute(
+        "SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = ?", key
+    )
+    return found.fetchone() is not None
+
+
+def _count(batch: Batch, head: Head, draft: Draft) -> None:
+    """Add the entry to the totals of its run."""
+    kind, _, _, tenant, node, verdict, _, cost, tokens, started, duration, _ = draft.columns
+    key = (draft.run_id, tenant)
+    row = batch.runs.get(key)
+    if row is None:
+        row = [None, *key, head.seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
+        batch.runs[key] = row
+    row[6] += 1
+    if kind == "step":
+        end = started + duration // 1_000
+        row[7] += 1
+        row[_VERDICT_COLUMN[verdict]] += 1
+        row[12] += cost
+        row[13] += tokens
+        row[14] = started if row[14] is None or started < row[14] else row[14]
+        row[15] = end if row[15] is None or end > row[15] else row[15]
+        if node is not None and (triple := (draft.run_id, tenant, node)) not in batch.known_nodes:
+            batch.nodes.setdefault(triple, head.seq)
+    elif kind == "fork":
+        row[4], row[5] = draft.fields["parent_run_id"], draft.fields["parent_steps"]
+
+
+def _refusal(head: Head, draft: Draft, digest: bytes) -> str:
+    kind = draft.columns[0]
+    if head.closed and kind not in UNBOUND:
+        return f"run {draft.run_id!r} is closed; nothing but an erasure may follow"
+    if kind == "fork" and head.seq:
+        return f"run {draft.run_id!r} has begun already; a fork needs a run id of its own"
+    if draft.expect_prev is not None and draft.expect_prev != head.prev:
+        return f"run {draft.run_id!r} stands at {head.prev.hex()}, not at the prev_hash given"
+    if draft.expect_hash is not None and draft.expect_hash != digest:
+        return "the entry_hash given is not the hash of this entry; leave it out of a new one"
+    return ""
+
+
+def known(connection: sqlite3.Connection, draft: Draft) -> Outcome | None:
+    """Return the entry that is there under the draft's key, a conflict when it says something else, or None."""
+    row = connection.execute(
+        "SELECT id, seq, prev_hash, entry_hash, body, step_index FROM entries "
+        "WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = ?",
+        (draft.run_id, *draft.key),
+    ).fetchone()
+    if row is None:
+        return None
+    entry_id, seq, prev, digest, body, index = row
+    salts = dict(
+        connection.execute(
+            "SELECT id % 16, salt FROM clear_payloads WHERE id BETWEEN ? AND ?", (entry_id * 16, entry_id * 16 + 15)
+        )
+    )
+    # A second intent is never the first one again: both would run.
+    same = (
+        draft.columns[0] != "intent"
+        and len(salts) == len(draft.payloads)
+        and all(FIELD_NUMBER[name] in salts for name, _, _ in draft.payloads)
+    )
+    if same:
+        salted = tuple((name, salts[FIELD_NUMBER[name]], data) for name, _, data in draft.payloads)
+        same = body_of(draft.fields, salted) == body
+    if not same or draft.expect_prev not in (None, prev) or draft.expect_hash not in (None, digest):
+        step_id, attempt, kind = draft.key
+        return LedgerConflictError(
+            f"run {draft.run_id!r} holds another {kind} entry of step {step_id!r}, attempt {attempt}; "
+            "a new try of the step needs a new attempt number"
+        )
+    return Written(draft.run_id, seq, draft.key[0], digest.hex(), index, entry_id - 1)
+
+
+def expected(outcome: Outcome) -> Written:
+    """Return an entry that must have been written, or raise why it was not."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def run_ids_of(drafts: Collection[Draft]) -> set[str]:
+    """Return the runs that drafts belong to."""
+    return {draft.run_id for draft in drafts}
+
+
+def _insert_rows(connection: sqlite3.Connection, table: str, width: int, flat: list[Any], suffix: str = "") -> None:
+    """Insert rows laid end to end, in as few statements of a few sizes as they take."""
+    row = f"({', '.join('?' * width)})"
+    at, left = 0, len(flat) // width
+    for size in _CHUNKS:
+        while left >= size:
+            sql = f"INSERT INTO {table} VALUES {', '.join([row] * size)}{suffix}"  # noqa: S608 - our own tables
+            connection.execute(sql, flat[at : at + size * width])
+            at += size * width
+            left -= size

@@ -1,0 +1,153 @@
+"""Legal holds in SQLite: placed and released under a record, and looked up by every erasure in its own transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from typing import Any
+
+from meshflow.errors import LedgerError
+from meshflow.ledger.erasure import LegalHoldError
+from meshflow.ledger.format.entry import VERSION, seal
+from meshflow.ledger.format.steps import timestamp
+from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.batch import expected
+from meshflow.ledger.sql.jobs import owner
+from meshflow.ledger.sql.subjects import APPROVER, PRINCIPAL, digest, index_key, names_in
+
+HOLDS_RUN = "meshflow.holds"
+"""The run that keeps the records of holds on subjects."""
+
+_COLUMNS = ("id", "tenant_id", "run_id", "subject", "reason", "authority", "at_us", "released_at_us")
+# A hold on a fork covers the run that its first steps lie in.
+_IN_FORCE = (
+    "WITH RECURSIVE forks (run_id) AS (SELECT :run UNION SELECT r.run_id FROM forks f "
+    "JOIN runs r ON r.parent_run_id = f.run_id) "
+    "SELECT h.id, h.tenant_id, h.reason FROM holds h JOIN forks f ON h.run_id = f.run_id "
+    "WHERE h.released_at_us IS NULL AND (:tenant IS NULL OR h.tenant_id IS NULL OR h.tenant_id = :tenant) "
+    "ORDER BY h.id LIMIT 1"
+)
+
+
+def place_hold(
+    appender: SqliteAppender, run_id: str | None, subject: str | None, reason: str, authority: str,
+    tenant: str | None, at_us: int,
+) -> int:  # fmt: skip
+    """Place a hold and append its record."""
+    connection = appender.open()
+
+    def work() -> int:
+        if run_id is not None:
+            appender.known_head(connection, run_id, tenant)
+        name = digest(index_key(connection), subject).hex() if subject is not None else None
+        cursor = connection.execute(
+            "INSERT INTO holds VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)", (tenant, run_id, name, reason, authority, at_us)
+        )
+        number = int(cursor.lastrowid or 0)
+        _record(appender, connection, number, "hold", run_id, (reason, authority), tenant, at_us)
+        return number
+
+    return appender.transact(connection, work)
+
+
+def release_hold(
+    appender: SqliteAppender, number: int, reason: str, authority: str, tenant: str | None, at_us: int
+) -> bool:
+    """Release a hold and append a record of that."""
+    connection = appender.open()
+
+    def work() -> bool:
+        row = connection.execute(
+            "SELECT run_id, released_at_us, tenant_id FROM holds WHERE id = ? AND (? IS NULL OR tenant_id = ?)",
+            (number, tenant, tenant),
+        ).fetchone()
+        if row is None:
+            raise LedgerError(f"the ledger has no hold {number}")
+        if row[1] is not None:
+            return False
+        connection.execute("UPDATE holds SET released_at_us = ? WHERE id = ?", (at_us, number))
+        _record(appender, connection, number, "release", row[0], (reason, authority), row[2], at_us)
+        return True
+
+    return appender.transact(connection, work)
+
+
+def _record(
+    appender: SqliteAppender, connection: sqlite3.Connection, number: int, code: str, run_id: str | None,
+    why: tuple[str, str], tenant: str | None, at_us: int,
+) -> None:  # fmt: skip
+    if run_id is not None:
+        whose = tenant or owner(connection, run_id)
+    else:
+        # What concerns no tenant belongs to one that has no name, and so to nobody's view but the operator's.
+        run_id, whose = HOLDS_RUN if tenant is None else f"{HOLDS_RUN}.{tenant}", tenant or ""
+    draft = seal(
+        {
+            "v": VERSION, "kind": "retention", "run_id": run_id, "step_id": uuid.uuid4().hex, "attempt": 0,
+            "tenant_id": whose, "started_us": at_us, "code": code, "hold": number, "reason": why[0],
+            "authority": why[1],
+        },
+        {},
+    )  # fmt: skip
+    expected(appender.append_all(connection, [draft])[0])
+
+
+def holds(appender: SqliteAppender, released: bool, tenant: str | None) -> list[dict[str, Any]]:
+    """Return the holds that a tenant placed, or all."""
+    rows = appender.open().execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM holds WHERE (? OR released_at_us IS NULL) "  # noqa: S608 - names from above
+        "AND (? IS NULL OR tenant_id = ?) ORDER BY id",
+        (released, tenant, tenant),
+    )
+    return [_hold_dict(dict(zip(_COLUMNS, row, strict=True))) for row in rows.fetchall()]
+
+
+def _hold_dict(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hold": row["id"],
+        "tenant_id": row["tenant_id"],
+        "run_id": row["run_id"],
+        "subject_digest": row["subject"],
+        "reason": row["reason"],
+        "authority": row["authority"],
+        "placed_at": timestamp(row["at_us"]),
+        "released_at": None if row["released_at_us"] is None else timestamp(row["released_at_us"]),
+    }
+
+
+def refuse_held(connection: sqlite3.Connection, run_id: str, tenant: str | None, payload_ids: list[int]) -> None:
+    """Raise LegalHoldError when a hold covers the run, or whoever the payloads to be erased belong to."""
+    found = connection.execute(_IN_FORCE, {"run": run_id, "tenant": tenant}).fetchone()
+    found = found or _held_subject(connection, tenant, payload_ids)
+    if found is None:
+        return
+    number, whose, reason = found
+    because = f" ({reason})" if tenant is None or whose == tenant else ""
+    raise LegalHoldError(
+        f"run {run_id!r} is under legal hold {number}{because}; nothing was erased. Release the hold first"
+    )
+
+
+def _held_subject(
+    connection: sqlite3.Connection, tenant: str | None, payload_ids: list[int]
+) -> tuple[int, str | None, str] | None:
+    """Return a hold on somebody whose entries are about to lose payloads, whatever the fields."""
+    held: dict[bytes, tuple[int, str | None, str]] = {
+        bytes.fromhex(row[0]): (row[1], row[2], row[3])
+        for row in connection.execute(
+            "SELECT subject, id, tenant_id, reason FROM holds WHERE subject IS NOT NULL AND released_at_us IS NULL "
+            "AND (:tenant IS NULL OR tenant_id IS NULL OR tenant_id = :tenant)",
+            {"tenant": tenant},
+        )
+    }
+    if not held:
+        return None
+    key = index_key(connection)
+    for entry_id in sorted({payload_id // 16 for payload_id in payload_ids}):
+        for number in (PRINCIPAL, APPROVER):
+            place = (entry_id * 16 + number,)
+            row = connection.execute("SELECT data FROM clear_payloads WHERE id = ?", place).fetchone()
+            for name in names_in(number, row[0]) if row is not None else ():
+                if (found := held.get(digest(key, name))) is not None:
+                    return found
+    return None

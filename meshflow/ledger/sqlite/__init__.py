@@ -1,0 +1,1 @@
+"""The SQLite store: its file, its tables, its connections."""

@@ -1,0 +1,72 @@
+"""From older schema versions of a SQLite ledger to the newest, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from meshflow.ledger.format.entry import COLUMNS
+from meshflow.ledger.sql.log import create_log, load_log, new_origin, save_log
+from meshflow.ledger.sqlite.tables import ENTRIES, ERASURE, LOG, RUNS, TRIGGERS, run_script
+
+_CHUNK = 4_096
+
+
+def from_version_1(connection: sqlite3.Connection) -> None:
+    """Give steps their index, runs their totals, and the ledger its log. Entries, their hashes and payloads stay."""
+    for kind, name in connection.execute(
+        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR (type = 'index' AND sql IS NOT NULL)"
+    ).fetchall():
+        connection.execute(f"DROP {kind} {name}")
+    connection.execute("ALTER TABLE entries RENAME TO entries_1")
+    connection.execute("ALTER TABLE runs RENAME TO runs_1")
+    connection.execute("ALTER TABLE payloads ADD COLUMN key_id INTEGER")
+    run_script(connection, ENTRIES + RUNS + LOG + ERASURE)
+    _copy_entries(connection)
+    sum_runs(connection)
+    create_log(connection, new_origin())
+    build_log(connection)
+    connection.execute("DROP TABLE entries_1")
+    connection.execute("DROP TABLE runs_1")
+    run_script(connection, TRIGGERS)
+
+
+def _copy_entries(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TEMP TABLE step_places AS SELECT id AS entry, "
+        "row_number() OVER (PARTITION BY run_id ORDER BY seq) - 1 AS place FROM entries_1 WHERE kind = 'step'"
+    )
+    connection.execute("CREATE UNIQUE INDEX temp.step_places_entry ON step_places (entry)")
+    columns = ", ".join(COLUMNS)
+    connection.execute(
+        f"INSERT INTO entries (id, run_id, seq, step_index, {columns}, prev_hash, entry_hash, body) "  # noqa: S608
+        f"SELECT e.id, run_id, seq, place, {columns}, prev_hash, entry_hash, body "
+        "FROM entries_1 e LEFT JOIN step_places ON entry = e.id ORDER BY e.id"
+    )
+    connection.execute("DROP TABLE step_places")
+
+
+def sum_runs(connection: sqlite3.Connection) -> None:
+    """Sum up the entries in the tables of runs and nodes, which are empty; ``runs_1`` says which runs there are."""
+    verdicts = ", ".join(
+        f"count(*) FILTER (WHERE kind = 'step' AND verdict = '{verdict}')"
+        for verdict in ("commit", "reject", "escalate", "error")
+    )
+    connection.execute(
+        "INSERT INTO runs SELECT r.id, r.run_id, r.tenant_id, r.first_seq, NULL, 0, count(*), "  # noqa: S608
+        f"count(step_index), {verdicts}, coalesce(sum(cost_micro_usd) FILTER (WHERE kind = 'step'), 0), "
+        "coalesce(sum(tokens) FILTER (WHERE kind = 'step'), 0), min(started_us) FILTER (WHERE kind = 'step'), "
+        "max(started_us + duration_ns / 1000) FILTER (WHERE kind = 'step') "
+        "FROM runs_1 r JOIN entries e ON e.run_id = r.run_id AND e.tenant_id = r.tenant_id GROUP BY r.id ORDER BY r.id"
+    )
+    connection.execute(
+        "INSERT INTO run_nodes SELECT run_id, tenant_id, node_id, min(seq) FROM entries "
+        "WHERE kind = 'step' AND node_id IS NOT NULL GROUP BY run_id, tenant_id, node_id"
+    )
+
+
+def build_log(connection: sqlite3.Connection) -> None:
+    """Append every entry that the log does not hold yet."""
+    _, log = load_log(connection)
+    rows = connection.execute("SELECT entry_hash FROM entries WHERE id > ? ORDER BY id", (log.size,))
+    while chunk := rows.fetchmany(_CHUNK):
+        save_log(connection, log, log.extend([row[0] for row in chunk]))

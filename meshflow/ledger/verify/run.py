@@ -1,0 +1,280 @@
+"""Checking a run against its own evidence: what was checked, what was not, and what is wrong.
+
+The chain finds every edit, reordering, splice and gap inside a run; the log and its newest checkpoint, that the run was
+rewritten and linked anew by somebody without the key. That a tail was cut off with its leaves, that an older copy was
+put back, or that somebody with the key signed another history, shows only against a checkpoint held outside the
+database. The result says in ``not_checked`` what was not looked at.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
+from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of
+from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.notes import Verifier
+from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
+from meshflow.ledger.sql.totals import RunTotals
+from meshflow.ledger.sql.vault import SHREDDED
+from meshflow.ledger.verify.log import LogCheck
+
+CHECKED = ("chain", "columns", "commitments", "erasures", "keys", "places", "run_index")
+NOT_CHECKED = ("anchor", "witness", "other_runs")
+_MAX_ERRORS = 1_000
+
+
+def unknown_run(run_id: str) -> dict[str, Any]:
+    """Return the result for a run that the ledger does not know, which is never valid."""
+    finding = Finding("run_index", f"the ledger has no run {run_id!r}", run_id)
+    return _result(run_id, "unknown", 0, [finding], None)
+
+
+def verify_run(
+    connection: sqlite3.Connection, run_id: str, tenant: str | None = None, held: Sequence[str] = (),
+    keys: Iterable[Verifier] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Check all of a run at one snapshot; with a tenant, count that tenant's steps and know only its runs.
+
+    ``held`` are checkpoints from outside, and ``keys`` public keys from outside; without them the stored ones are
+    believed.
+    """
+    connection.execute("BEGIN")
+    try:
+        mine = connection.execute(
+            "SELECT count(*) FROM entries WHERE run_id = ? AND (? IS NULL OR tenant_id = ?)", (run_id, tenant, tenant)
+        ).fetchone()[0]
+        if not mine:
+            return unknown_run(run_id)
+        return _Check(connection, run_id, tenant, LogCheck(connection, held, keys)).result()
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _result(run_id: str, state: str, steps: int, findings: Sequence[Finding], log: LogCheck | None) -> dict[str, Any]:
+    newest, held = (log.newest, log.held) if log is not None else (None, None)
+    return {
+        "run_id": run_id,
+        "valid": state != "unknown" and not findings,
+        "state": state,
+        "steps_verified": steps,
+        "errors": [str(finding) for finding in findings],
+        "findings": [finding.as_dict() for finding in findings],
+        "checked": [*CHECKED, *log.checked] if log is not None else [],
+        "not_checked": [*(log.not_checked if log is not None else ()), *NOT_CHECKED],
+        "uncovered": log.uncovered if log is not None else 0,
+        "checkpoint_size": newest.size if newest is not None else None,
+        "held_size": held.size if held is not None else None,
+        "keys_from_outside": log is not None and log.trust.from_outside,
+    }
+
+
+class _Check:
+    """One pass over a run in order of seq."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: str, tenant: str | None, log: LogCheck) -> None:
+        self._log = log
+        self._connection = connection
+        self._run_id = run_id
+        self._tenant = tenant
+        self._findings: list[Finding] = []
+        self._steps = 0
+        self._count = 0
+        self._previous = genesis_hash(run_id)
+        self._last_id = 0
+        self._keys: set[tuple[Any, ...]] = set()
+        self._totals = RunTotals(run_id)
+        self._next_step = 0
+        self._missing: dict[tuple[int, str], str] = {}
+        self._closed = False
+        self._sealed = 0
+        self._parents: list[Segment] = []
+
+    def result(self) -> dict[str, Any]:
+        findings = self._own()
+        for part in self._parents:
+            parent = _Check(self._connection, part.run_id, None, self._log)
+            for finding in parent._own():
+                problem = f"run {part.run_id!r}, which it inherits from: {finding}"
+                findings.append(Finding(finding.layer, problem, part.run_id))
+            self._sealed += parent._sealed
+        state = "closed" if self._closed else "open"
+        result = _result(self._run_id, state, self._steps, [*findings, *self._log.findings], self._log)
+        if self._sealed:  # encrypted under a key that was not given
+            result["not_checked"].append("sealed_payloads")
+        return result
+
+    def _own(self) -> list[Finding]:
+        """Check the run's own entries and return what is wrong with them."""
+        rows = self._connection.execute(
+            f"SELECT id, seq, step_index, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
+            "WHERE run_id = ? ORDER BY seq, id",
+            (self._run_id,),
+        )
+        payloads = _Payloads(self._connection, self._run_id)
+        for row in rows:
+            self._entry(row, payloads.of(row[0], row[1]))
+            if len(self._findings) >= _MAX_ERRORS:
+                break
+        else:
+            self._at_end()
+        return self._findings
+
+    def _say(self, layer: str, seq: object, step_id: object, problem: str) -> None:
+        self._findings.append(Finding(layer, problem, self._run_id, seq, step_id))
+
+    def _entry(self, row: tuple[Any, ...], payloads: Mapping[int, tuple[Any, Any]]) -> None:
+        entry_id, seq, index, *columns, prev, digest, body = row
+        step_id, before = columns[1], len(self._findings)
+        if seq != self._count:
+            self._say("chain", seq, step_id, f"entry {self._count} is missing, or a place is taken twice")
+            self._count = seq if isinstance(seq, int) else self._count
+        if entry_id <= self._last_id:
+            self._say("places", seq, step_id, "its place in the ledger is before that of the entry it follows")
+        if prev != self._previous:
+            self._say("chain", seq, step_id, "prev_hash is not the hash of the entry before")
+        if not self._hash_holds(seq, prev, digest, body):
+            self._say("chain", seq, step_id, "entry_hash is not the hash of the entry")
+        if problem := self._log.entry(entry_id - 1, digest):
+            self._say("merkle_log", seq, step_id, problem)
+        self._count, self._last_id, self._previous = self._count + 1, entry_id, digest
+        document = _document(body)
+        if document is None:
+            self._say("columns", seq, step_id, "its body is not a JSON object")
+            return
+        try:
+            self._against_body(seq, columns, document)
+            self._against_payloads(seq, step_id, document, payloads)
+            self._follow(seq, index, columns, document)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            self._say("columns", seq, step_id, "its body does not have the form of an entry")
+        if columns[0] == "step" and self._tenant in (None, columns[3]) and len(self._findings) == before:
+            self._steps += 1
+
+    def _hash_holds(self, seq: Any, prev: Any, digest: Any, body: Any) -> bool:
+        if not (isinstance(prev, bytes) and len(prev) == 32 and isinstance(body, bytes)):
+            return False
+        return type(seq) is int and seq >= 0 and bool(entry_hash(self._run_id, seq, prev, body) == digest)
+
+    def _against_body(self, seq: Any, columns: list[Any], document: dict[str, Any]) -> None:
+        if document.get("run_id") != self._run_id:
+            self._say("columns", seq, columns[1], "its body belongs to another run")
+        for name, column, wanted in zip(COLUMNS, columns, columns_of(document), strict=True):
+            # Types too, since SQLite would keep 1.0 or "1" where the body says 1.
+            if column != wanted or type(column) is not type(wanted):
+                self._say("columns", seq, columns[1], f"column {name} does not say what the body says")
+
+    def _against_payloads(
+        self, seq: Any, step_id: Any, document: dict[str, Any], payloads: Mapping[int, tuple[Any, Any]]
+    ) -> None:
+        commitments = document.get("commitments", {})
+        for name, committed in commitments.items():
+            stored = payloads.get(FIELDS.index(name)) if name in FIELDS else None
+            if stored is None or stored[0] == SHREDDED:
+                self._missing[seq, name] = str(step_id)
+            elif stored[0] is None:
+                self._sealed += 1
+            elif not _kept(stored, committed):
+                self._say("commitments", seq, step_id, f"payload {name} is not what was committed to")
+        for number in payloads:
+            if number >= len(FIELDS) or FIELDS[number] not in commitments:
+                self._say("commitments", seq, step_id, f"payload number {number} is there without a commitment")
+
+    def _follow(self, seq: Any, index: Any, columns: list[Any], document: dict[str, Any]) -> None:
+        """Check what the entry means for the run: its key, its tenant, erasures and the close."""
+        kind, step_id, attempt = columns[:3]
+        key = (step_id, attempt, kind)
+        if key in self._keys:
+            self._say("keys", seq, step_id, f"a second {kind} entry of attempt {attempt}")
+        self._keys.add(key)
+        self._totals.add(seq, columns_of(document), document)
+        wanted = self._next_step if kind == "step" else None
+        if index != wanted or type(index) is not type(wanted):
+            self._say("places", seq, step_id, f"its step index is {index}, not {wanted}")
+        self._next_step += kind == "step"
+        if kind == "fork":
+            self._fork(seq, document)
+        if kind == "erasure":
+            self._erasure(seq, step_id, document)
+        elif self._closed and kind not in UNBOUND:
+            self._say("places", seq, step_id, "it follows the close of the run")
+        elif kind == "close":
+            self._closed = True
+            if document.get("count") != seq:
+                self._say("places", seq, step_id, f"the close counts {document.get('count')} entries, not {seq}")
+
+    def _erasure(self, seq: Any, step_id: Any, document: dict[str, Any]) -> None:
+        for erased_seq, names in document.get("erased", {}).items():
+            for name in names:
+                if self._missing.pop((int(erased_seq), name), None) is None:
+                    self._say(
+                        "erasures", seq, step_id, f"payload {name} of entry {erased_seq} was erased, and is there"
+                    )
+
+    def _fork(self, seq: Any, document: dict[str, Any]) -> None:
+        """Check that what a fork inherits is there, and is what it was."""
+        parent, steps, wanted = (document[name] for name in ("parent_run_id", "parent_steps", "parent_entry_hash"))
+        self._next_step = steps
+        if seq != 0:
+            self._say("places", seq, "", "a fork entry that does not begin the run")
+        found = step_hash(self._connection, parent, steps - 1) if steps else genesis_hash(parent)
+        if found is None:
+            self._say("chain", seq, "", f"the run it forks, {parent!r}, has no step {steps - 1}")
+        elif found.hex() != wanted:
+            self._say(
+                "chain", seq, "", f"step {steps - 1} of the run it forks, {parent!r}, is not the one that was forked"
+            )
+        self._parents += [part for part in self._lineage() if part.run_id != self._run_id]
+
+    def _lineage(self) -> list[Segment]:
+        return segments(self._connection.execute(LINEAGE, {"run": self._run_id}).fetchall())
+
+    def _at_end(self) -> None:
+        for (seq, name), step_id in self._missing.items():
+            self._say("erasures", seq, step_id, f"payload {name} is gone without an erasure entry")
+        self._findings += [
+            Finding("run_index", problem, self._run_id) for problem in self._totals.differences(self._connection)
+        ]
+        count, last, first = self._connection.execute("SELECT count(*), max(id), min(id) FROM entries").fetchone()
+        if count != last or first != 1:
+            problem = f"the ledger has {count} entries in {last} places: entries of some run are gone"
+            self._findings.append(Finding("places", problem))
+
+
+class _Payloads:
+    """The payloads of a run, read along with its entries in the same order."""
+
+    def __init__(self, connection: sqlite3.Connection, run_id: str) -> None:
+        self._rows: Iterator[tuple[Any, ...]] = connection.execute(
+            "SELECT e.id, e.seq, p.id % 16, p.salt, p.data FROM entries e "
+            "JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
+            "WHERE e.run_id = ? ORDER BY e.seq, e.id, p.id",
+            (run_id,),
+        )
+        self._ahead = next(self._rows, None)
+
+    def of(self, entry_id: int, seq: Any) -> dict[int, tuple[Any, Any]]:
+        found: dict[int, tuple[Any, Any]] = {}
+        while self._ahead is not None and self._ahead[0] == entry_id and self._ahead[1] == seq:
+            found[self._ahead[2]] = (self._ahead[3], self._ahead[4])
+            self._ahead = next(self._rows, None)
+        return found
+
+
+def _kept(stored: tuple[Any, Any], committed: Any) -> bool:
+    salt, data = stored
+    return (
+        isinstance(salt, bytes) and len(salt) == 16 and isinstance(data, bytes) and commitment(salt, data) == committed
+    )
+
+
+def _document(body: Any) -> dict[str, Any] | None:
+    try:
+        document = orjson.loads(body)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return document if isinstance(document, dict) else None
