@@ -14,7 +14,7 @@ from meshflow.ledger.format.notes import Verifier
 from meshflow.ledger.format.signers import SignerRow
 
 if TYPE_CHECKING:
-    from meshflow.ledger.anchors import Anchor
+    from meshflow.ledger.anchors import Anchor, Receipt
 
 LEDGER_LAYERS = ("chain", "columns", "commitments", "merkle_log")
 """What ``verify_ledger`` can look at; a chain needs no key, and the log needs no payloads."""
@@ -73,7 +73,7 @@ class EvidenceCalls:
             raise LedgerError("the ledger is empty and has no checkpoint")
         return note
 
-    async def anchor(self, *anchors: Anchor) -> list[str]:
+    async def anchor(self, *anchors: Anchor) -> list[Receipt]:
         """Publish a checkpoint of the ledger as it is to every anchor; return where each keeps it."""
         note = await self.checkpoint()
         return [await anchor.publish(note) for anchor in anchors]

@@ -5,30 +5,58 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar, Self
 
-from meshflow.ledger.anchors.contract import Anchor, AnchorError, follows
+from pydantic import Field
+
+from meshflow.ledger.anchors.contract import Anchor, AnchorError, Prove, Receipt, follows, spread
+from meshflow.plugin.base import Settings
 
 _BLOCK = 65_536
 
 
-class FileAnchor:
+class FileAnchorSettings(Settings):
+    """Where the file is."""
+
+    path: str = Field(min_length=1, description="file that checkpoints are appended to; its folder must be there")
+
+
+class FileAnchor(Anchor):
     """Appends to a file; its folder must be there. A line that a crash cut short is passed over."""
+
+    settings_type: ClassVar[type[Settings]] = FileAnchorSettings
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = f"file {self.path}"
 
-    async def publish(self, checkpoint: str) -> str:
+    @classmethod
+    def from_settings(cls, settings: FileAnchorSettings, base: Path) -> Self:
+        """Return the anchor in the file that settings name."""
+        return cls(base / settings.path)
+
+    async def publish(self, checkpoint: str, prove: Prove | None = None) -> Receipt:
         """Append the checkpoint and wait until it is on the disk."""
         return await asyncio.to_thread(self._publish, checkpoint)
 
-    async def latest(self) -> str | None:
+    async def latest(self, origin: str | None = None) -> str | None:
         """Return the last checkpoint in the file."""
         return await asyncio.to_thread(self._latest)
 
-    def _publish(self, checkpoint: str) -> str:
+    async def kept(self, at_most: int, origin: str | None = None) -> list[str]:
+        """Return the checkpoints in the file."""
+        return await asyncio.to_thread(self._kept, at_most)
+
+    async def check(self) -> None:
+        """Read the file, and say whether it could be appended to."""
+        await self.latest()
+        there = self.path if self.path.exists() else self.path.parent
+        if not os.access(there, os.W_OK):
+            raise AnchorError(f"{self.name} cannot be written: {there} is not there, or not writable for this user")
+
+    def _publish(self, checkpoint: str) -> Receipt:
         if follows(checkpoint, self._latest(), self.name):
             # A newline first, in case a line before was cut short.
             line = "\n" + json.dumps({"checkpoint": checkpoint}) + "\n"
@@ -41,7 +69,15 @@ class FileAnchor:
                     os.close(handle)
             except OSError as error:
                 raise AnchorError(f"{self.name} cannot be written: {error.strerror or error}") from error
-        return self.name
+        return Receipt(self.name)
+
+    def _kept(self, at_most: int) -> list[str]:
+        try:
+            return spread(list(_checkpoints(self.path.read_bytes().split(b"\n"))), at_most)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise AnchorError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
     def _latest(self) -> str | None:
         try:
@@ -62,15 +98,15 @@ class FileAnchor:
 
 def _last(data: bytes, *, whole: bool) -> str | None:
     lines = data.split(b"\n")
-    for line in reversed(lines if whole else lines[1:]):
+    return next(_checkpoints(reversed(lines if whole else lines[1:])), None)
+
+
+def _checkpoints(lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield the checkpoints that are whole; a line is a JSON object, or nothing."""
+    for line in lines:
         try:
-            found = json.loads(line)["checkpoint"]
+            checkpoint = json.loads(line)["checkpoint"]
         except (ValueError, KeyError, TypeError):
             continue
-        if isinstance(found, str):
-            return found
-    return None
-
-
-if TYPE_CHECKING:
-    _: Anchor = FileAnchor("checkpoints.jsonl")
+        if isinstance(checkpoint, str):
+            yield checkpoint

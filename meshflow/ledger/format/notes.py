@@ -13,7 +13,7 @@ import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from meshflow.errors import LedgerError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ED25519 = b"\x01"
-_DASH = "\N{EM DASH} "
-_PRIVATE = "PRIVATE+KEY+"
+DASH = "\N{EM DASH} "
+PRIVATE = "PRIVATE+KEY+"
 _MAX_NOTE = 1_000_000
 _MAX_SIGNATURES = 100
 
@@ -36,17 +36,40 @@ def key_id(name: str, key: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + key).digest()[:4]
 
 
-def _check_name(name: str) -> str:
+def check_name(name: str) -> str:
+    """Return the name of a key; NoteError when it cannot be one."""
     if not name or "+" in name or any(char.isspace() or not char.isprintable() for char in name):
         raise NoteError("a key's name is not empty and has no white space and no plus sign")
     return name
 
 
-def _decode(text: str, what: str) -> bytes:
+def decode(text: str, what: str) -> bytes:
+    """Return what base64 says; NoteError, which does not show it, when it is none."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise NoteError(f"{what} is not base64") from None
+
+
+class NoteVerifier(Protocol):
+    """Whatever can say that a key signed a note's text: of a log, or of a witness (see ``cosignatures``)."""
+
+    @property
+    def name(self) -> str:
+        """Return the key's name."""
+        ...
+
+    @property
+    def id(self) -> bytes:
+        """Return the four bytes that hint at the key."""
+        ...
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """Say whether the signature over a note's text is the key's."""
+        ...
+
+
+V = TypeVar("V", bound=NoteVerifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +84,10 @@ class Verifier:
         """Return the verifier that a text names; NoteError for another algorithm or a wrong id."""
         name, _, rest = text.strip().partition("+")
         given, _, key_text = rest.partition("+")
-        key = _decode(key_text, "the key")
+        key = decode(key_text, "the key")
         if key[:1] != ED25519 or len(key) != 33:
             raise NoteError(f"the key of {name!r} is not an Ed25519 key")
-        if key_id(_check_name(name), key).hex() != given:
+        if key_id(check_name(name), key).hex() != given:
             raise NoteError(f"the id of key {name!r} is not {given!r}; the text is damaged")
         return cls(name, key[1:])
 
@@ -110,10 +133,10 @@ class Signer:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         text = text.strip()
-        parts = text.removeprefix(_PRIVATE).split("+", 2)
-        if not text.startswith(_PRIVATE) or len(parts) != 3:
+        parts = text.removeprefix(PRIVATE).split("+", 2)
+        if not text.startswith(PRIVATE) or len(parts) != 3:
             raise NoteError("a signing key is a text that begins with PRIVATE+KEY+")
-        key = _decode(parts[2], "the signing key")
+        key = decode(parts[2], "the signing key")
         if key[:1] != ED25519 or len(key) != 33:
             raise NoteError("the signing key is not an Ed25519 key")
         signer = cls._of(parts[0], Ed25519PrivateKey.from_private_bytes(key[1:]))
@@ -124,7 +147,7 @@ class Signer:
     @classmethod
     def _of(cls, name: str, key: Ed25519PrivateKey) -> Signer:
         public = key.public_key().public_bytes_raw()
-        return cls(_check_name(name), key.private_bytes_raw(), key, key_id(name, ED25519 + public))
+        return cls(check_name(name), key.private_bytes_raw(), key, key_id(name, ED25519 + public))
 
     @property
     def verifier(self) -> Verifier:
@@ -134,12 +157,12 @@ class Signer:
     def secret(self) -> str:
         """Return the text form, which is as secret as the key."""
         key = base64.b64encode(ED25519 + self.seed).decode()
-        return f"{_PRIVATE}{self.name}+{self._id.hex()}+{key}"
+        return f"{PRIVATE}{self.name}+{self._id.hex()}+{key}"
 
     def line(self, text: str) -> str:
         """Return the signature line for a note's text."""
         signature = self._id + self._key.sign(text.encode())
-        return f"{_DASH}{self.name} {base64.b64encode(signature).decode()}\n"
+        return f"{DASH}{self.name} {base64.b64encode(signature).decode()}\n"
 
 
 def sign_note(text: str, *signers: Signer) -> str:
@@ -161,15 +184,15 @@ def split_note(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
         raise NoteError("the note has too many signatures")
     found = []
     for line in lines:
-        name, space, encoded = line.removeprefix(_DASH).partition(" ")
-        signature = _decode(encoded, "a signature")
-        if not line.startswith(_DASH) or not space or len(signature) < 5:
+        name, space, encoded = line.removeprefix(DASH).partition(" ")
+        signature = decode(encoded, "a signature")
+        if not line.startswith(DASH) or not space or len(signature) < 5:
             raise NoteError("a line of the note is not a signature")
-        found.append((_check_name(name), signature[:4], signature[4:]))
+        found.append((check_name(name), signature[:4], signature[4:]))
     return text + "\n", found
 
 
-def open_note(note: str, verifiers: Iterable[Verifier]) -> tuple[str, list[Verifier]]:
+def open_note(note: str, verifiers: Iterable[V]) -> tuple[str, list[V]]:
     """Return a note's text and which of the verifiers vouch for it.
 
     NoteError unless one does, and also when a line names a key that is given and its signature is wrong; lines of
@@ -177,7 +200,7 @@ def open_note(note: str, verifiers: Iterable[Verifier]) -> tuple[str, list[Verif
     """
     given = {(verifier.name, verifier.id): verifier for verifier in verifiers}
     text, signatures = split_note(note)
-    vouching = []
+    vouching: list[V] = []
     for name, hint, signature in signatures:
         verifier = given.get((name, hint))
         if verifier is None or verifier in vouching:

@@ -232,7 +232,7 @@ async def test_a_git_anchor_commits_and_pushes(ledger: ReplayLedger, record: Mak
     await ledger.write(record(0))
     first = await ledger.checkpoint()
     (receipt,) = await ledger.anchor(anchor)
-    assert receipt.split()[-1] == git(remote, "rev-parse", "main").strip()
+    assert receipt.where.split()[-1] == git(remote, "rev-parse", "main").strip()
     await ledger.write(record(1))
     await ledger.anchor(anchor)
     await ledger.anchor(anchor)
