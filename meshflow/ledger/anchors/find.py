@@ -82,7 +82,10 @@ def make_anchor(
         checked = made.settings_type.model_validate(dict(settings))
     except ValidationError as error:
         raise _wrong(error, made.settings_type, path) from None
-    return made.from_settings(checked, base)
+    try:
+        return made.from_settings(checked, base)
+    except ConfigError as error:
+        raise ConfigError(error.problem, path=".".join(part for part in (path, error.path) if part)) from None
 
 
 def _wrong(error: ValidationError, model: type[Settings], path: str) -> ConfigError:
