@@ -19,6 +19,7 @@ from meshflow.cli.options import (
     TenantOption,
     chosen,
     text,
+    texts,
 )
 from meshflow.cli.plugins_app import plugins_app
 from meshflow.cli.time_app import replay, time_app
@@ -154,6 +155,32 @@ def explain(
 
     step = step_from(node, kind, tool, action, given, agent, tenant, estimate_usd, credential_file)
     raise typer.Exit(explain_step(options, step, fail_on_denied=fail_on_denied))
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="File that ledger export --format bundle wrote.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY|FILE", callback=texts, help="Public key that you trust, or a file of them."),
+    ] = None,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Checkpoint that you hold, which its log must go on from."),
+    ] = None,
+    trust_keys: Annotated[
+        bool, typer.Option("--trust-bundle-keys", help="Believe the keys in the bundle, whoever put them there.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Verify a bundle of evidence, without any ledger; exit with 1 where it does not hold."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.bundle import verify_bundle
+
+    raise typer.Exit(verify_bundle(options, bundle, keys or (), checkpoints or (), trust_keys=trust_keys))
 
 
 @app.command()

@@ -29,6 +29,11 @@ def text(value: str | None) -> str | None:
     return value
 
 
+def texts(values: list[str] | None) -> list[str] | None:
+    """Return several arguments as text."""
+    return None if values is None else [text(value) or "" for value in values]
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Configuration; without it ./meshflow.yaml if there is one."),

@@ -17,6 +17,7 @@ from meshflow.cli.options import (
     TenantOption,
     chosen,
     text,
+    texts,
 )
 
 time_app = typer.Typer(rich_markup_mode=None)
@@ -27,15 +28,35 @@ class ExportFormat(StrEnum):
 
     JSON = "json"
     CSV = "csv"
+    BUNDLE = "bundle"
 
 
 @time_app.command()
 def export(
     context: typer.Context,
-    run: RunArgument,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", callback=texts, help="Id of a run; a bundle takes several.", show_default=False),
+    ] = None,
     form: Annotated[
-        ExportFormat, typer.Option("--format", help="json has all evidence; csv is for a spreadsheet.")
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="json has all of a run, csv is for a spreadsheet, bundle is evidence to verify elsewhere.",
+        ),
     ] = ExportFormat.JSON,
+    whole: Annotated[bool, typer.Option("--all", help="A bundle of the whole ledger.")] = False,
+    payloads: Annotated[
+        bool, typer.Option("--payloads/--no-payloads", help="Whether a bundle holds what was said.")
+    ] = True,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="A checkpoint that somebody holds, for a bundle to lead on from.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")
     ] = None,
@@ -46,11 +67,27 @@ def export(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write a run out whole, as it is on record."""
+    """Write a run out whole, as it is on record; or runs as a bundle of evidence."""
     options = chosen(context, config, as_json, debug)
-    from meshflow.cli.timetravel import export_run
+    from meshflow.cli.timetravel import check_output, export_run
 
-    export_run(options, ledger, run, tenant, csv=form is ExportFormat.CSV, output=output, force=force)
+    check_output(output, force=force)
+    if form is ExportFormat.BUNDLE:
+        from meshflow.cli.bundle import export_bundle
+
+        if output is None:
+            raise typer.BadParameter("a bundle is written to a file; name it with --output")
+        if bool(runs) is whole:
+            raise typer.BadParameter("a bundle is of the runs that are named, or of the whole ledger with --all")
+        export_bundle(
+            options, ledger, runs or None, tenant, payloads=payloads, checkpoints=checkpoints or (), output=output
+        )
+        return
+    if whole or not payloads or checkpoints:
+        raise typer.BadParameter("--all, --no-payloads and --checkpoint are for --format bundle")
+    if runs is None or len(runs) != 1:
+        raise typer.BadParameter(f"{form} takes one run; --format bundle takes several")
+    export_run(options, ledger, runs[0], tenant, csv=form is ExportFormat.CSV, output=output)
 
 
 @time_app.command()

@@ -25,14 +25,18 @@ _BEYOND_ASCII = re.compile("[^\x00-\x7e]")
 _OUTPUT_WIDTH = 60
 
 
+def check_output(output: Path | None, *, force: bool) -> None:
+    """Refuse a file that is there already, unless it may be overwritten."""
+    if output is not None and os.path.lexists(output) and not force:
+        raise typer.BadParameter(f"{shown(output)} is there already; choose another name, or overwrite it with --force")
+
+
 def export_run(
-    options: Chosen, path: Path | None, run_id: str, tenant: str | None, *, csv: bool, output: Path | None, force: bool
+    options: Chosen, path: Path | None, run_id: str, tenant: str | None, *, csv: bool, output: Path | None
 ) -> None:
     """Write a run to a file or to stdout, as it is read."""
     if options.as_json and csv and output is None:
         raise typer.BadParameter("--json wants one JSON document on stdout; name a file for the CSV with --output")
-    if output is not None and os.path.lexists(output) and not force:
-        raise typer.BadParameter(f"{shown(output)} is there already; choose another name, or overwrite it with --force")
 
     async def read(ledger: ReplayLedger) -> str:
         parts = (ledger.iter_export_csv if csv else ledger.iter_export)(run_id, tenant=tenant)

@@ -9,9 +9,10 @@ from meshflow.ledger.erasure import ErasableStore
 from meshflow.ledger.evidence import EvidenceStore
 from meshflow.ledger.format.entry import Draft, StoredEntry, Written
 from meshflow.ledger.history import HistoryStore
+from meshflow.ledger.snapshot import SnapshotStore
 
 
-class LedgerStore(ErasableStore, EvidenceStore, HistoryStore, Protocol):
+class LedgerStore(ErasableStore, EvidenceStore, HistoryStore, SnapshotStore, Protocol):
     """The contract of a store.
 
     The store assigns ``seq`` and ``prev_hash`` inside the transaction that appends, so that any number of writers, in

@@ -22,6 +22,7 @@ from meshflow.ledger.sql.evidence import SqliteEvidence
 from meshflow.ledger.sql.history import SqliteHistory
 from meshflow.ledger.sql.lineage import ENDLESS, LINEAGE, Segment, segments
 from meshflow.ledger.sql.sign import LogSigner
+from meshflow.ledger.sql.snapshot import SqliteSnapshots
 from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.sqlite.schema import EmptyFileError, OldSchemaError, explain, open_reader
 from meshflow.ledger.writer import GroupWriter
@@ -44,7 +45,7 @@ _ENTRY = (
 _SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
-class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory):
+class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory, SqliteSnapshots):
     """A ledger in one SQLite file, for any number of processes of one machine.
 
     Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.

@@ -1,0 +1,131 @@
+"""``meshflow ledger export --format bundle`` and ``meshflow verify``: evidence in one file, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from meshflow.cli.exits import ExitCode
+from meshflow.cli.ledgers import shown, with_ledger
+from meshflow.cli.options import Chosen
+from meshflow.cli.output import counted, line, print_json, print_table, say
+from meshflow.cli.progress import Display
+
+if TYPE_CHECKING:
+    from meshflow.ledger import ReplayLedger
+
+_MAX_RUNS = 50
+_MAX_NOTE = 1_000_000
+_RESTS = {
+    "itself": "on the keys in the bundle itself, which anybody could have put there",
+    "key": "on the key given; its owner could have signed another history",
+    "checkpoint": "on the key and the checkpoint given; what is newer than that, on the key alone",
+}
+_MEANING = {
+    "commitments": "what was said: the bundle holds no payloads",
+    "held_checkpoint": "whether its log is the one that others saw: no checkpoint from outside was given",
+    "anchor": "anchors: ask each of them for its checkpoint yourself",
+    "witness": "cosignatures of witnesses",
+    "signing_key": "who signed it",
+    "rest_of_the_log": "entries of the log that the bundle leaves out",
+    "rest_of_runs": "what the bundle leaves out of the runs listed as part",
+    "parents": "steps that a run inherits and this tenant may not see",
+    "ends_of_open_runs": "whether open runs went on: what follows may have been left out",
+}
+
+
+def export_bundle(
+    options: Chosen, path: Path | None, runs: Sequence[str] | None, tenant: str | None, *, payloads: bool,
+    checkpoints: Sequence[Path], output: Path,
+) -> None:  # fmt: skip
+    """Write a bundle to a file."""
+    held = [_text_of(one) for one in checkpoints]
+
+    async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
+        result = await ledger.export_bundle(output, runs, payloads=payloads, checkpoints=held, tenant=tenant)
+        return shown(ledger.path), result
+
+    name, result = with_ledger(options, path, read)
+    if options.as_json:
+        print_json({"ledger": name, "written": shown(output), **result})
+        return
+    runs_in = counted(len(result["runs"]), "run")
+    say(f"Wrote {shown(output)}: {runs_in}, {result['entries']:,} of the log's {result['size']:,} entries")
+    say("Keys to give to whoever verifies it, by another way than the bundle:", *(f"  {key}" for key in result["keys"]))
+
+
+def verify_bundle(
+    options: Chosen, bundle: Path, keys: Sequence[str], checkpoints: Sequence[Path], *, trust_keys: bool
+) -> ExitCode:
+    """Verify a bundle and print how far it holds; 1 where it does not."""
+    from meshflow.ledger.bundle import verify_bundle as verify
+
+    if bool(keys) is trust_keys:
+        raise typer.BadParameter(
+            "name the signing key with --key, or believe the bundle's own with --trust-bundle-keys"
+        )
+    given = None if trust_keys else [one for key in keys for one in _keys_of(key)]
+    held = [_text_of(one) for one in checkpoints]
+    with Display() as display:
+        result = verify(bundle, given, held, lambda done, size: display.progress(done, size, shown(bundle)))
+    if options.as_json:
+        print_json({"bundle": shown(bundle), **result})
+    else:
+        _print_result(shown(bundle), result)
+    return ExitCode.OK if result["valid"] else ExitCode.FAILED
+
+
+def _keys_of(given: str) -> list[str]:
+    """Return the keys that an argument is, or that the file of its name holds, one a line."""
+    from meshflow.ledger.format.notes import NoteError, Verifier
+
+    try:
+        Verifier.parse(given)
+    except NoteError as error:
+        if not Path(given).is_file():
+            raise typer.BadParameter(f"--key {line(given)!r} is neither a public key ({error}) nor a file") from None
+        return [one for one in _text_of(Path(given)).splitlines() if one.strip()]
+    return [given]
+
+
+def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MAX_NOTE + 1)
+    try:
+        if len(data) <= _MAX_NOTE:
+            return data.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise typer.BadParameter(f"{shown(path)} is not a short text in UTF-8")
+
+
+def _print_result(name: str, result: Mapping[str, Any]) -> None:
+    found = "VERIFIES" if result["valid"] else "DOES NOT VERIFY"
+    say(f"Bundle {line(name)} {found}")
+    say(*(f"  {error}" for error in result["errors"]))
+    if result["size"] is not None:
+        whole = "the whole log" if result["whole_ledger"] else f"{result['entries']:,} of them"
+        say(f"  log {line(result['origin'])}, {result['size']:,} entries, {whole} in the bundle")
+    if result["valid"]:
+        say(f"  rests {_RESTS[result['strength']]}")
+        if result["held_size"] is not None:
+            say(f"  checkpoint given: {result['held_size']:,} entries")
+    if result["checked"]:
+        say(f"  checked: {', '.join(result['checked'])}")
+    if result["valid"]:
+        say("  not checked:", *(f"    {_MEANING[one]}" for one in result["not_checked"] if one in _MEANING))
+    for anchor, size in result["anchors"].items():
+        say(f"  said to be kept at {size:,} entries by {line(anchor)}")
+    rows = [
+        (run["run_id"], run["state"], run["entries"], run["steps"], run["erased_payloads"], run["parent_run_id"])
+        for run in result["runs"][:_MAX_RUNS]
+    ]
+    if rows:
+        say("")
+        headers = ("run", "state", "entries", "steps", "erased", "forks")
+        print_table("", headers, rows, right={"entries", "steps", "erased"})
+    if len(result["runs"]) > _MAX_RUNS:
+        say(f"{len(result['runs']) - _MAX_RUNS:,} more runs; --json lists them all")
