@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _CHUNK = 2**20
+_KEPT = 16
+"""Of how many checkpoints that an anchor keeps a bundle tells."""
 
 
 class BundleCalls:
@@ -80,7 +82,7 @@ class BundleCalls:
         if wanted is not None and not wanted:
             raise LedgerError("a bundle needs a run at least; name one, or ask for the whole ledger with None")
         held = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
-        kept = [(anchor.name, note, "") for anchor in anchors if (note := await anchor.latest()) is not None]
+        kept = await self._kept_by(anchors)
         order = BundleOrder(None if wanted is None else frozenset(wanted), payloads, scope, held, kept)
         for tries_left in reversed(range(_TRIES)):
             async with self._store.snapshot() as snapshot:
@@ -95,6 +97,14 @@ class BundleCalls:
                         raise
             await self._store.checkpoint()
             order = BundleOrder(order.runs, payloads, scope, held, kept, settled=True)
+
+    async def _kept_by(self, anchors: Sequence[Anchor]) -> list[tuple[str, str]]:
+        """Return each anchor's name with each checkpoint that it keeps, before the ledger is looked at."""
+        if not anchors:
+            return []
+        async with self._store.snapshot() as snapshot:
+            origin = (await snapshot.head()).origin if snapshot is not None else None
+        return [(anchor.name, note) for anchor in anchors for note in await anchor.kept(_KEPT, origin)]
 
 
 def _finish(file: BinaryIO, lines: list[bytes]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -90,8 +89,7 @@ def _runs(value: Any) -> bool:
             return False
         if not _text(run["run_id"]) or not run["run_id"] or run["part"] not in PARTS:
             return False
-    ids = [run["run_id"] for run in value]
-    return all(one < other for one, other in pairwise(ids))
+    return _names([run["run_id"] for run in value])
 
 
 def _payloads(value: Any) -> bool:
@@ -106,8 +104,9 @@ def _payloads(value: Any) -> bool:
     )
 
 
-def _receipts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_text, value.values()))
+def _names(value: Any) -> bool:
+    """Say whether names are listed once each, in order."""
+    return isinstance(value, list) and all(map(_text, value)) and value == sorted(set(value))
 
 
 _LINES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
@@ -116,7 +115,7 @@ _LINES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "runs": _runs, "size": _count, "tenant": lambda value: value is None or _text(value), "writer": _text,
     },
     "key": {"key": _text, "note": _text, "since": _count},
-    "checkpoint": {"anchors": _receipts, "note": _text},
+    "checkpoint": {"anchors": _names, "note": _text},
     "entry": {
         "body": _text, "entry_hash": _hash, "payloads": _payloads, "position": _count, "prev_hash": _hash,
         "run_id": _text, "seq": _count,

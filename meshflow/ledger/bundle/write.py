@@ -30,14 +30,14 @@ class BundleOrder:
     """What a bundle is to hold.
 
     ``runs`` of None are all. ``checkpoints`` are notes that somebody holds, to which the bundle is to show the way;
-    ``anchors`` those that an anchor keeps, with its name and receipt.
+    ``anchors`` those that an anchor of a name keeps.
     """
 
     runs: Collection[str] | None
     payloads: bool = True
     tenant: str | None = None
     checkpoints: Sequence[str] = ()
-    anchors: Sequence[tuple[str, str, str]] = ()
+    anchors: Sequence[tuple[str, str]] = ()
     settled: bool = False
     """Whether to leave out what has come after the newest checkpoint, as long as nothing of it is an erasure."""
 
@@ -143,13 +143,13 @@ class BundleWriter:
                 self._expect(open_rotation(note, previous)[0], newest)
             previous = Verifier.parse(key)
             lines.append(line_of("key", key=key, note=note, since=since))
-        anchored: dict[str, dict[str, str]] = {}
-        for name, note, receipt in self._order.anchors:
-            anchored.setdefault(note, {})[name] = receipt
+        anchored: dict[str, set[str]] = {}
+        for name, note in self._order.anchors:
+            anchored.setdefault(note, set()).add(name)
         notes = {note: read_checkpoint(note) for note in (head.checkpoint or "", *self._order.checkpoints, *anchored)}
         for note in sorted(notes, key=lambda note: (notes[note].size, note)):
             self._expect(notes[note], newest)
-            lines.append(line_of("checkpoint", anchors=anchored.get(note, {}), note=note))
+            lines.append(line_of("checkpoint", anchors=sorted(anchored.get(note, ())), note=note))
         return lines
 
     def _expect(self, checkpoint: Checkpoint, newest: Checkpoint) -> None:
