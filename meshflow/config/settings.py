@@ -53,6 +53,18 @@ def plugin_settings(
     raise PluginError(f"plugin {plugin_name}: its settings type raised {fault}; a validator may raise ValueError only")
 
 
+def setting_place(config: Config, plugin_name: str, plugin_type: type[Plugin[Any]], path: SettingPath) -> SettingPath:
+    """Return where in the file a plugin's setting stands: in the section that it reads, or under its name."""
+    section = plugin_type.section
+    value = None if section is None else config.sections.get(section)
+    if section is not None and value is not None:
+        if not isinstance(value, Mapping) and path[:1] == (shorthand_of(plugin_type),):
+            return (section, *path[1:])
+        if isinstance(value, Mapping) and path[0] in value:
+            return (section, *path)
+    return ("plugins", plugin_name, *path)
+
+
 def check_sections(config: Config, plugin_types: Mapping[str, type[Plugin[Any]]]) -> None:
     """Raise ConfigError for each key of a section that none of these plugins' settings have; tenants' sections too."""
     raise_problems(_section_problems(config, plugin_types), config.source)

@@ -15,6 +15,7 @@ from meshflow.errors import MeshflowError, PluginError
 from meshflow.kernel.ask import describe
 from meshflow.kernel.bind import full_call
 from meshflow.kernel.compile import Pipeline, compile_pipeline
+from meshflow.kernel.demands import check_demands
 from meshflow.plugin.base import Host, Plugin
 from meshflow.registry.providers import Provider, Shelf
 from meshflow.registry.select import choose, choose_for_tenant
@@ -51,10 +52,12 @@ class Core:
         choices = choose(config, shelf)
         unsafe = tuple(choice.stage.name for choice in choices if choice.mode == "disabled" and choice.stage.protected)
         base = compile_pipeline(choices, unsafe)
-        tenants = {
-            tenant: compile_pipeline(choose_for_tenant(config, shelf, choices, tenant), unsafe)
-            for tenant in config.tenants
-        }
+        check_demands(config, choices)
+        tenants: dict[str, Pipeline] = {}
+        for tenant in config.tenants:
+            own = choose_for_tenant(config, shelf, choices, tenant)
+            tenants[tenant] = compile_pipeline(own, unsafe)
+            check_demands(config.merged_with(tenant), own, tenant)
         return cls(config, host.clock, base, tenants, shelf.made(), config.approvals.expires_s)
 
     async def start(self, already: Iterable[Any] = ()) -> None:

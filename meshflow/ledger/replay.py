@@ -69,6 +69,10 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
     ) -> None:  # fmt: skip
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
+        self.signs = key is not None
+        """Whether the ledger has a key that checkpoints are signed with."""
+        self.encrypts = encrypt
+        """Under whose key payloads are encrypted: none, run or subject."""
         path, cleanup = _path(location)
         self.path = path
         self._store: LedgerStore = SqliteStore(

@@ -44,6 +44,11 @@ class RetentionRule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", with_salts(self.fields))
 
+    @property
+    def everything(self) -> bool:
+        """True for a rule that is for every entry and every payload."""
+        return self.tenant is None and self.tool is None and self.node is None and self.fields == frozenset(FIELDS)
+
     def matches(self, tenant: str, tool: str | None, node: str | None) -> bool:
         """Say whether the rule is for an entry."""
         return all(

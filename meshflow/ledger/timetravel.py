@@ -60,6 +60,16 @@ class TimeTravel:
         async for entry in self._store.entries(run_id, "step", self._scope(tenant)):
             yield _of_run(run_id, entry)
 
+    async def iter_history(self, run_id: str, *, tenant: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Yield a run's own entries of every kind in the order of the chain, with their ``position`` in the ledger.
+
+        LedgerError for one that does not match its own hashes, so that no reader builds on it.
+        """
+        async for entry in self._store.history(run_id, self._scope(tenant)):
+            if not entry.intact():
+                raise LedgerError(f"entry {entry.seq} of run {run_id!r} does not match its hashes; verify the run")
+            yield step_dict(entry) | {"position": entry.position}
+
     async def list_runs(
         self, *, limit: int = 100, offset: int = 0, before: str | None = None, tenant: str | None = None,
         verdict: str | None = None, node: str | None = None, tool: str | None = None,

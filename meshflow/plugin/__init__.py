@@ -35,6 +35,7 @@ from meshflow.plugin.protocols import (
     TenantScoper,
     ToolAuthorizer,
 )
+from meshflow.plugin.wiring import Demand, Served, Wiring
 from meshflow.record import RuntimeOutcome, StageResult, Status, StepRecord, Verdict
 from meshflow.stages import STAGES, Stage
 from meshflow.step import (
@@ -53,11 +54,11 @@ from meshflow.step import (
 
 __all__ = [
     "STAGES", "UNSET", "Approval", "Auditor", "BudgetChecker", "BudgetReservation", "Clock", "ComplianceChecker",
-    "ComplianceProfile", "Confidentiality", "ConfigError", "Decision", "Effect", "Execution", "Finding", "Findings",
-    "Host", "IdentityVerifier", "InputGuard", "Metered", "NoSettings", "NodeInput", "Obligation", "Origin",
-    "OutputGuard", "Plugin", "PluginError", "PolicyEvaluator", "Principal", "Purpose", "RateLease", "RateLimiter",
-    "RiskClassifier", "RiskTier", "RuntimeOutcome", "SensitiveDataScanner", "Settings", "SlaRecorder", "Stage",
-    "StageResult", "Status", "StepContext", "StepExecutor", "StepRecord", "StreamState", "TaintLabels",
-    "TaintPropagator", "TenantScope", "TenantScoper", "ToolAuthorizer", "Verdict", "context_for", "current_step",
-    "entered", "hookimpl", "to_micro_usd",
+    "ComplianceProfile", "Confidentiality", "ConfigError", "Decision", "Demand", "Effect", "Execution", "Finding",
+    "Findings", "Host", "IdentityVerifier", "InputGuard", "Metered", "NoSettings", "NodeInput", "Obligation",
+    "Origin", "OutputGuard", "Plugin", "PluginError", "PolicyEvaluator", "Principal", "Purpose", "RateLease",
+    "RateLimiter", "RiskClassifier", "RiskTier", "RuntimeOutcome", "SensitiveDataScanner", "Served", "Settings",
+    "SlaRecorder", "Stage", "StageResult", "Status", "StepContext", "StepExecutor", "StepRecord", "StreamState",
+    "TaintLabels", "TaintPropagator", "TenantScope", "TenantScoper", "ToolAuthorizer", "Verdict", "Wiring",
+    "context_for", "current_step", "entered", "hookimpl", "to_micro_usd",
 ]  # fmt: skip

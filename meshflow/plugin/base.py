@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from meshflow.clock import Clock, SystemClock
+from meshflow.plugin.wiring import Demand, Wiring
 
 
 class Settings(BaseModel):
@@ -59,6 +61,20 @@ class Plugin(Generic[SettingsT]):
     def digest(self) -> str:
         """Return what decides beside code and settings, such as a policy bundle's digest; part of the fingerprint."""
         return ""
+
+    def assures(self) -> Mapping[str, Any]:
+        """Return what the plugin, set as it is, vouches for, such as ``{"verified_identity": True}``.
+
+        The names and their values are those of docs/reference/profiles.md. Profile packs require them.
+        """
+        return {}
+
+    def demands(self, wiring: Wiring) -> Iterable[Demand]:
+        """Yield what the plugin needs of the pipeline that it is enforced in and does not find; each stops the start.
+
+        Asked once for each pipeline, after all plugins were made and before any is started.
+        """
+        return ()
 
     def adopt(self, previous: Plugin[Any]) -> None:
         """Take over the state of the instance that this one replaces on reload, such as what a budget has spent."""

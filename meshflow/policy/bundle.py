@@ -84,6 +84,16 @@ class Bundle:
         digest = sha256(b"meshflow/overlay/v1\x00" + bytes.fromhex(self.digest) + _encoded(overlay)).hexdigest()
         return Bundle(self.name, self.policies, digest, _encoded(data), self.origin)
 
+    def with_policies(self, texts: Mapping[str, str]) -> Bundle:
+        """Return the bundle with further policy texts by path, such as a library that its rules import."""
+        taken = sorted(self.policies.keys() & texts.keys())
+        if taken:
+            raise ConfigError("a policy file of this name is added to every such bundle; rename it", where=taken[0])
+        added = _digest((path, text.encode()) for path, text in texts.items())
+        digest = sha256(b"meshflow/policies/v1\x00" + bytes.fromhex(self.digest + added)).hexdigest()
+        policies = MappingProxyType({**self.policies, **texts})
+        return Bundle(self.name, policies, digest, self.data_json, self.origin)
+
 
 @contextmanager
 def _placed(origin: str) -> Iterator[None]:

@@ -44,7 +44,10 @@ async def chunks(_):
         yield word + " "
 
 async def main():
-    async with StepRuntime(config={"ledger": {"path": sys.argv[1]}, "profiles": ["hipaa"]}) as runtime:
+    # On trial: the profile judges every step, and none of them shows a credential.
+    trial = {"compliance_profile": {"mode": "shadow"}}
+    config = {"ledger": {"path": sys.argv[1]}, "profiles": ["hipaa"], "stages": trial}
+    async with StepRuntime(config=config) as runtime:
         for kind in ("model", "agent", "function", "human", "http", "mcp"):
             await runtime.run(NodeInput(
                 node_id=kind, kind=kind, tool="fetch" if kind in ("http", "mcp") else None, run_id="r",

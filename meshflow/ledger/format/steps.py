@@ -30,14 +30,23 @@ _PLACE = frozenset({"prev_hash", "entry_hash"})
 
 
 def step_dict(entry: StoredEntry) -> dict[str, Any]:
-    """Return a step, intent or approval as the dict that the API promises; erased fields are None and named."""
+    """Return an entry as the dict that the API promises of a step; erased fields are None and named.
+
+    An approval has its ``approver`` too, a tombstone in ``erased_of`` the fields that it stands for, by seq.
+    """
     body = orjson.loads(entry.body)
     payloads = {name: payload_value(data) for name, (_, data) in entry.payloads.items()}
     erased = sorted(set(body["commitments"]) - set(payloads))
     verdict = body.get("verdict")
     blocked = verdict is not None and verdict != Verdict.COMMIT.value
     reason = payloads.get("reason", body.get("reason", ""))
+    own: dict[str, Any] = {}
+    if body.get("kind") == "approval":
+        own["approver"] = payloads.get("approver")
+    elif body.get("kind") == "erasure":
+        own["erased_of"] = body.get("erased", {})
     return {
+        **own,
         **{name: value for name, value in body.items() if name not in {"v", "commitments", "stages", "unsafe"}},
         "seq": entry.seq,
         "step_index": entry.step_index,

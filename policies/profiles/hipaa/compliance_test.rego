@@ -146,3 +146,21 @@ test_a_tool_call_is_not_exempted_by_its_node if {
 		with data.meshflow.profile.settings as {"without_phi": ["weather"]}
 	not decision.allow
 }
+
+test_an_emergency_needs_a_role_and_a_reason if {
+	settings := {"emergency_roles": ["nurse"], "supervised": ["read_chart"]}
+	urgent := object.union(step, {"metadata": {"purpose": "emergency"}})
+	refused := compliance.decision with input as urgent with data.meshflow.profile.settings as settings
+	controls(refused) == {"45 CFR 164.312(a)(2)(ii)"}
+	reasoned := object.union(urgent, {"metadata": {"emergency_reason": "cardiac arrest"}})
+	allowed := compliance.decision with input as reasoned with data.meshflow.profile.settings as settings
+	allowed == {"allow": true, "reasons": set(), "obligations": set(), "escalate": false}
+}
+
+test_an_emergency_in_the_name_of_another_role_changes_nothing if {
+	urgent := object.union(step, {"metadata": {"purpose": "emergency", "emergency_reason": "x"}, "tool": "export"})
+	decision := compliance.decision with input as urgent
+		with data.meshflow.profile.settings as {"emergency_roles": ["surgeon"], "supervised": ["export"]}
+	decision.escalate
+	count(decision.obligations) == 1
+}

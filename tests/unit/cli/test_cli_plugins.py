@@ -173,9 +173,13 @@ def test_settings_count_only_where_a_plugin_is_wanted(shell: Shell, install: Ins
 def test_the_doctor_finds_what_a_profile_requires(shell: Shell) -> None:
     shell.write("meshflow.yaml", "profiles: [hipaa]\nstages: {sensitive_data_scan: {mode: shadow}}\n")
     found = problems(shell("plugins", "doctor", "--json").document)
-    assert "sensitive_data_scan" in found["profiles"]
-    shell.write("meshflow.yaml", "profiles: [hipaa]\n")
-    assert not problems(shell("plugins", "doctor", "--json").document)
+    assert "stages.sensitive_data_scan.mode: hipaa requires" in found["configuration"]
+    assert "plugins.identity.keys: hipaa requires" in found["configuration"]
+    identity = "{keys: [{pem: k.pem}], issuer: i, audience: a}"
+    shell.write("meshflow.yaml", f"profiles: [hipaa]\nplugins: {{identity: {identity}}}\n")
+    document = shell("plugins", "doctor", "--json").document
+    assert not problems(document)
+    assert "hipaa: what it requires is there" in [check["message"] for check in document["checks"]]
 
 
 def test_the_doctor_finds_obligations_that_nobody_meets(shell: Shell) -> None:
@@ -184,7 +188,7 @@ def test_the_doctor_finds_obligations_that_nobody_meets(shell: Shell) -> None:
         "profiles: [hipaa]\nstages:\n  output_guardrails: {mode: disabled}\n  sensitive_data_scan: {mode: disabled}\n",
     )
     found = problems(shell("plugins", "doctor", "--json").document)
-    assert "mask_entities" in found["obligations"]
+    assert "hipaa may oblige a step to mask_entities" in found["configuration"]
 
 
 def test_the_schema_knows_what_is_installed(shell: Shell, install: Install) -> None:

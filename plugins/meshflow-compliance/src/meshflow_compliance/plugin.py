@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from meshflow.errors import ConfigError
-from meshflow.plugin import ComplianceProfile, Decision, Effect, Host, Plugin, StepContext, hookimpl
+from meshflow.plugin import ComplianceProfile, Decision, Demand, Effect, Host, Plugin, StepContext, Wiring, hookimpl
 from meshflow.policy import Policy, PolicyEngine, PolicyFailure, decision_from, step_document
+from meshflow.policy.bundle import Bundle
 from meshflow.policy.engine import COMPLIANCE
+from meshflow.profiles.compose import Composition, compose
+from meshflow.profiles.demands import demands_of
+from meshflow.profiles.packs import Pack, find_pack
 from meshflow_compliance.codes import PREFIX
-from meshflow_compliance.packs import Pack, find_pack
 from meshflow_compliance.settings import ComplianceSettings
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class CompliancePlugin(Plugin[ComplianceSettings]):
         super().__init__(settings, host)
         self._lock = threading.Lock()
         self._packs: tuple[Pack, ...] | None = None
+        self._composition: Composition | None = None
         self._active: tuple[_Active, ...] | None = None
         self._fact = ComplianceProfile((), "")
 
@@ -46,16 +51,22 @@ class CompliancePlugin(Plugin[ComplianceSettings]):
         return sha256("\n".join(pack.digest for pack in packs).encode()).hexdigest() if packs else ""
 
     def packs(self) -> tuple[Pack, ...]:
-        """Return the active packs; ConfigError for one that is missing or wrong."""
+        """Return the active packs; ConfigError for one that is missing or wrong, or for two that cannot hold together.
+
+        What a pack extends is part of it: see ``Pack.line``.
+        """
         with self._lock:
             if self._packs is None:
-                self._packs = tuple(find_pack(use, self.host.base) for use in self.settings.uses)
+                packs = tuple(find_pack(use.use, use.given, self.host.base) for use in self.settings.uses)
+                self._composition = compose(list(enumerate(packs)))
+                self._packs = packs
             return self._packs
 
-    @property
-    def required_stages(self) -> frozenset[str]:
-        """The stages that the active packs need enforced."""
-        return frozenset(stage for pack in self.packs() for stage in pack.manifest.required_stages)
+    def demands(self, wiring: Wiring) -> Iterable[Demand]:
+        """Yield what the active packs need of the pipeline and do not find."""
+        if not self.packs() or self._composition is None:
+            return ()
+        return demands_of(self._composition, wiring)
 
     @hookimpl
     async def startup(self) -> None:
@@ -94,15 +105,16 @@ class CompliancePlugin(Plugin[ComplianceSettings]):
 
     async def _start(self) -> tuple[_Active, ...]:
         packs = await asyncio.to_thread(self.packs)
-        active = tuple([await self._open(pack) for pack in packs])
-        controls = dict.fromkeys(control.id for pack in packs for control in pack.manifest.controls)
-        names = dict.fromkeys(pack.manifest.name for pack in packs)
+        lines = {one.digest: one for pack in packs for one in pack.line()}.values()
+        active = tuple([await self._open(pack, pack.bundle) for pack in lines if pack.bundle is not None])
+        controls = dict.fromkeys(control.id for pack in lines for control in pack.manifest.controls)
+        names = dict.fromkeys(pack.manifest.name for pack in lines)
         self._fact = ComplianceProfile(tuple(names), self.digest(), tuple(controls))
         self._active = active
         return active
 
-    async def _open(self, pack: Pack) -> _Active:
-        engine = Policy(pack.bundle).engine(max_input_bytes=self.settings.max_input_bytes)
+    async def _open(self, pack: Pack, bundle: Bundle) -> _Active:
+        engine = Policy(bundle).engine(max_input_bytes=self.settings.max_input_bytes)
         await engine.start()
         if not engine.has(COMPLIANCE.rule):
             raise ConfigError(f"the profile {pack.manifest.name} lacks {COMPLIANCE.rule}", path="profiles")
@@ -116,15 +128,23 @@ class CompliancePlugin(Plugin[ComplianceSettings]):
 
 
 def _strictest(decisions: list[Decision], fact: ComplianceProfile) -> Decision:
-    """Return the first denial; or else one decision with all obligations, that escalates if any does."""
+    """Return the first denial; or else one decision with all obligations, that escalates if any does.
+
+    Its evidence has ``profiles``, all in force, and ``said``: the effect and the codes of each that did not just allow.
+    """
+    said = {
+        decision.evidence["profile"]: {"effect": decision.effect.value, "codes": decision.evidence.get("codes", [])}
+        for decision in decisions
+        if decision.effect is not Effect.ALLOW
+    }
+    told = {"profiles": list(fact.names), **({"said": said} if said else {})}
     for decision in decisions:
         if decision.effect is Effect.DENY:
-            return decision
+            return replace(decision, evidence={**decision.evidence, **told})
     asking = next((decision for decision in decisions if decision.effect is Effect.ESCALATE), None)
     chosen = asking or decisions[0]
     duties = tuple(duty for decision in decisions for duty in decision.obligations)
-    profiles = [decision.evidence["profile"] for decision in decisions]
-    evidence = {**chosen.evidence, "profiles": profiles}
+    evidence = {**chosen.evidence, **told}
     return Decision(chosen.effect, chosen.code, chosen.reason, fact, obligations=duties, evidence=evidence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import (
@@ -43,6 +44,10 @@ class ToolsPlugin(Plugin[FlowSettings]):
         level = settings.approval_from
         self._approve_from = RiskTier.parse(level) if level != "never" else None
         self._schemas: dict[str, ArgumentSchema | str] = {}
+
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for the refusal of undeclared tools, and say from which risk on a person approves."""
+        return {"declared_tools_only": self._strict, "approval_from": self.settings.approval_from}
 
     @hookimpl
     async def startup(self) -> None:

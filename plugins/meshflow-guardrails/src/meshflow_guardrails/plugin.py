@@ -70,6 +70,10 @@ class GuardrailsPlugin(Plugin[GuardrailsSettings]):
         self._input_limits = Limits(settings.max_chars, settings.max_nodes, settings.max_depth)
         self._output_limits = Limits(settings.max_output_chars, settings.max_nodes, settings.max_depth)
 
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch that injections are refused, where they are."""
+        return {"injections_refused": self.settings.injection == "deny"}
+
     @hookimpl
     async def guard_input(self, context: StepContext) -> Decision:
         """Stage 7: hidden characters, length, rules and injections; a replacement where something was taken out."""

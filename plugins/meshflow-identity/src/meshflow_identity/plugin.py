@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,15 @@ class IdentityPlugin(Plugin[IdentitySettings]):
         """Go on with the bindings: a token shown in one run stays refused in others."""
         if isinstance(previous, IdentityPlugin):
             self._bindings = RunBindings(self.settings.max_bindings, previous._bindings)
+
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for verified principals, where there are keys."""
+        settings = self.settings
+        return {
+            "verified_identity": settings.has_keys,
+            "token_bound_to_run": settings.has_keys and settings.bind_to_run,
+            "revocable_identity": settings.has_keys and settings.revocation_file is not None,
+        }
 
     @hookimpl
     async def startup(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -80,6 +81,21 @@ class LedgerPlugin(Plugin[LedgerSettings]):
     def retention_rules(self) -> tuple[RetentionRule, ...]:
         """How long payloads are kept, as ``ReplayLedger.apply_retention`` takes it."""
         return tuple(one.rule() for one in self.settings.retention)
+
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for signatures, and say how payloads are encrypted and for how long they are kept."""
+        return {
+            "signed_checkpoints": self.ledger.signs,
+            "encrypted_payloads": self.ledger.encrypts,
+            "retention": [
+                {
+                    "keep_days": rule.keep_us / 86_400_000_000,
+                    "everything": rule.everything,
+                    "setting": ("ledger", "retention", place),
+                }
+                for place, rule in enumerate(self.retention_rules)
+            ],
+        }
 
     def _wrapping_key(self) -> str | None:
         key = self.settings.key_encryption_key

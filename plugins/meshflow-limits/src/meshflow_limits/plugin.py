@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import (
@@ -57,6 +58,10 @@ class LimitsPlugin(Plugin[LimitsSettings]):
         self._time = SteadyTime()
         self._holds = OpenHolds()
         self._unlimited = Decision.allow(fact=RateLease())
+
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for limits, where some are set."""
+        return {"rates_limited": bool(self.settings.rates), "spending_capped": bool(self.settings.caps)}
 
     def adopt(self, previous: Plugin[Any]) -> None:
         """Go on with what has been counted, spent and held: a reload changes the limits, not the past."""

@@ -75,6 +75,14 @@ class PresidioPlugin(Plugin[PresidioSettings]):
         self._allow_in = {tool: frozenset(names) for tool, names in settings.allow_in.items()}
         self._record_action = Action(settings.record_action)
 
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for what is looked for, and say what is done with it."""
+        return {
+            "entities": {entity: action.value for entity, action in self._actions.items()},
+            "secrets_found": self.settings.secrets != "none",
+            "outputs_scanned": self.settings.scan_output,
+        }
+
     def adopt(self, previous: Plugin[Any]) -> None:
         """Go on with the surrogates of runs under way, so that one value does not get two names."""
         if isinstance(previous, PresidioPlugin):
@@ -224,6 +232,9 @@ def _evidence(walk: Walk) -> Mapping[str, Any]:
     if walk.entities:
         evidence["entities"] = dict(sorted(walk.entities.items()))
         evidence["actions"] = dict(sorted(walk.actions.items()))
+        evidence["by_entity"] = {
+            entity: dict(sorted(found.items())) for entity, found in sorted(walk.by_entity.items())
+        }
     if walk.unscanned:
         evidence["unscanned"] = dict(sorted(walk.unscanned.items()))
     return evidence

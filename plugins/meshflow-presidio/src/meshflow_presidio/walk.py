@@ -48,6 +48,7 @@ class Walk:
         self.findings: list[Finding] = []
         self.entities: Counter[str] = Counter()
         self.actions: Counter[str] = Counter()
+        self.by_entity: dict[str, Counter[str]] = {}
         self.unscanned: Counter[str] = Counter()
 
     def run(self, value: Any, *, root: str = "$", left_alone: frozenset[str] = frozenset()) -> Any:
@@ -195,6 +196,7 @@ class Walk:
     def _note(self, span: Span, action: Action) -> None:
         self.entities[span.entity] += 1
         self.actions[action.value] += 1
+        self.by_entity.setdefault(span.entity, Counter())[action.value] += 1
         if self.entities[span.entity] <= _MAX_FINDINGS_PER_ENTITY:
             path = "".join(self._path)
             self.findings.append(Finding(span.entity, path, action.value, round(span.score, 3), span.start, span.end))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import Decision, Host, Plugin, Principal, StepContext, TenantScope, TenantScoper, hookimpl
 from meshflow_tenancy import codes
@@ -22,6 +23,10 @@ class TenancyPlugin(Plugin[TenancySettings]):
         super().__init__(settings, host)
         self._known = None if settings.known is None else frozenset(settings.known)
         self._suspended = frozenset(settings.suspended)
+
+    def assures(self) -> Mapping[str, Any]:
+        """Vouch for a closed list of tenants, where there is one."""
+        return {"known_tenants": self._known is not None}
 
     @hookimpl
     async def scope_tenant(self, context: StepContext) -> Decision:

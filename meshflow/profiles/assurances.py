@@ -1,0 +1,107 @@
+"""What a profile pack may require of a pipeline, by name: who vouches for it, how strict it is, what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from meshflow.facts import RiskTier
+
+_BOOLEAN = (False, True)
+_TIERS = ("never", *reversed([tier.label for tier in RiskTier]))
+
+
+@dataclass(frozen=True, slots=True)
+class Assurance:
+    """One name that ``Plugin.assures`` may say, with its values from the weakest to the strictest."""
+
+    name: str
+    stage: str
+    setting: tuple[str, ...]
+    """Where the default plugin of the stage is told to do it."""
+    means: str
+    advice: str
+    values: tuple[Any, ...] = _BOOLEAN
+
+    def strictness(self, value: Any) -> int:
+        """Return the value's place among ``values``; -1, weaker than all, for one that is none of them."""
+        return next((place for place, one in enumerate(self.values) if one is value or one == value), -1)
+
+    def shown(self, value: Any) -> str:
+        """Return how a message names what is wanted."""
+        return self.name if value is True else f"{self.name}: {value}"
+
+
+_KNOWN = (
+    Assurance(
+        "verified_identity", "identity_verification", ("plugins", "identity", "keys"),
+        "Every principal is backed by a credential that was verified.",
+        "set keys or jwks_file, issuer and audience",
+    ),
+    Assurance(
+        "token_bound_to_run", "identity_verification", ("plugins", "identity", "bind_to_run"),
+        "A credential serves one run, so that one that leaks is of little use.",
+        "set keys, and leave bind_to_run at true",
+    ),
+    Assurance(
+        "revocable_identity", "identity_verification", ("plugins", "identity", "revocation_file"),
+        "Credentials and subjects can be revoked while the process runs.",
+        "set keys and a revocation_file",
+    ),
+    Assurance(
+        "known_tenants", "tenant_scoping", ("plugins", "tenancy", "known"),
+        "Only tenants that are listed may act.",
+        "list the tenants in known",
+    ),
+    Assurance(
+        "rates_limited", "rate_limiting", ("limits", "rates"),
+        "At least one rate limit is set.",
+        "set a rate",
+    ),
+    Assurance(
+        "spending_capped", "budget_check", ("limits", "caps"),
+        "At least one cap on money, tokens or steps is set.",
+        "set a cap",
+    ),
+    Assurance(
+        "injections_refused", "input_guardrails", ("plugins", "guardrails", "injection"),
+        "A text with the signs of an injected instruction is refused.",
+        "set injection to deny",
+    ),
+    Assurance(
+        "secrets_found", "sensitive_data_scan", ("plugins", "presidio", "secrets"),
+        "Keys, tokens and passwords are looked for.",
+        "set secrets to auto, required or patterns",
+    ),
+    Assurance(
+        "outputs_scanned", "output_guardrails", ("plugins", "presidio", "scan_output"),
+        "What a step gives back is scanned as its input is.",
+        "set scan_output to true",
+    ),
+    Assurance(
+        "declared_tools_only", "tool_permission", ("tools", "strict"),
+        "A tool that is not declared is refused: all is denied that is not named.",
+        "declare the tools under tools.tools, and leave strict at true",
+    ),
+    Assurance(
+        "approval_from", "tool_permission", ("tools", "approval_from"),
+        "The lowest risk from which a person approves each tool call.",
+        "set approval_from to this tier or a lower one",
+        values=_TIERS,
+    ),
+    Assurance(
+        "signed_checkpoints", "audit_ledger", ("ledger",),
+        "The ledger signs a checkpoint of each batch.",
+        "give the ledger a key",
+    ),
+    Assurance(
+        "encrypted_payloads", "audit_ledger", ("ledger", "encrypt"),
+        "Payloads are encrypted under a key of each run, or of whom they belong to.",
+        "set encrypt, and key_encryption_key",
+        values=("none", "run", "subject"),
+    ),
+)  # fmt: skip
+
+ASSURANCES: Mapping[str, Assurance] = MappingProxyType({one.name: one for one in _KNOWN})

@@ -1,0 +1,104 @@
+"""A folder with an issuer of tokens, a meshflow.yaml and a ledger that real steps fill."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+
+from meshflow import NodeInput, RuntimeOutcome, StepRuntime
+
+PRIVATE = Ed25519PrivateKey.generate()
+_SIGNING = OKPKey.import_key(
+    PRIVATE.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+)
+_PUBLIC = PRIVATE.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+IDENTITY = {
+    "keys": [{"pem": "issuer.pem", "kid": "k1"}],
+    "issuer": "https://id.example",
+    "audience": "meshflow",
+    "bind_to_run": False,
+}
+
+
+def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return a mapping with another laid over it; None takes a key away."""
+    result = dict(base)
+    for key, value in other.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+class World:
+    """Where a profile is tried: ``config`` is a meshflow.yaml that every shipped profile can run with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = folder / "runs.db"
+        (folder / "issuer.pem").write_bytes(_PUBLIC)
+        self._numbers = iter(range(1, 10_000))
+
+    def config(self, *profiles: Any, **changes: Any) -> dict[str, Any]:
+        base: dict[str, Any] = {
+            "version": 1,
+            "ledger": {"path": str(self.ledger)},
+            "plugins": {"identity": {**IDENTITY, "keys": [{"pem": str(self.folder / "issuer.pem"), "kid": "k1"}]}},
+            "profiles": list(profiles),
+        }
+        return merged(base if profiles else {**base, "profiles": None}, changes)
+
+    def write(self, config: dict[str, Any], name: str = "meshflow.yaml") -> Path:
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+        return path
+
+    def token(self, **claims: Any) -> str:
+        """Return a signed token; a claim that is None is left out."""
+        number = next(self._numbers)
+        said = {
+            "iss": "https://id.example", "aud": "meshflow", "sub": "dr.lee", "agent_id": "chart-agent",
+            "roles": ["nurse"], "tenant": "clinic", "jti": f"t-{number}", "exp": int(time.time()) + 900, **claims,
+        }  # fmt: skip
+        said = {name: value for name, value in said.items() if value is not None}
+        return jwt.encode({"alg": "Ed25519", "kid": "k1"}, said, _SIGNING, algorithms=["Ed25519"])
+
+    async def act(self, runtime: StepRuntime, claims: dict[str, Any] | None = None, **step: Any) -> RuntimeOutcome:
+        """Run one step with a fresh token; with claims None, as the local principal."""
+        number = next(self._numbers)
+        given: dict[str, Any] = {
+            "node_id": "step", "step_id": f"s-{number}", "run_id": "run-1", "input": {"id": 7},
+            "handler": lambda value: value, **step,
+        }  # fmt: skip
+        credential = None if claims is None else self.token(**claims)
+        return await runtime.run(NodeInput(credential=credential, **given))
+
+    async def approved(self, runtime: StepRuntime, claims: dict[str, Any], approver: str = "mara", **step: Any) -> Any:
+        """Run a step that waits for a person, have another person approve it, and hand it in again."""
+        number = next(self._numbers)
+        given: dict[str, Any] = {
+            "node_id": "step", "step_id": f"s-{number}", "run_id": "run-1", "input": {"id": 7},
+            "handler": lambda value: value, **step,
+        }  # fmt: skip
+        outcome = await runtime.run(NodeInput(credential=self.token(**claims), **given))
+        if outcome.approval_id is None:
+            return outcome
+        ledger = runtime.plugin("ledger").ledger  # type: ignore[attr-defined]
+        await ledger.decide_approval(outcome.approval_id, approve=True, approver=approver)
+        return await runtime.run(NodeInput(resume=True, **given))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
