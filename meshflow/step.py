@@ -92,7 +92,10 @@ class NodeInput:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """What a handler returns when it knows its cost: the value, USD, tokens, and the labels of the value."""
+    """What a handler returns when it knows its cost: the value, USD, tokens, and the labels of the value.
+
+    A handler that streams yields it for a part, or with the value None for no part: its costs add up.
+    """
 
     value: Any
     cost_usd: int | float | Decimal | str | None = None
@@ -105,7 +108,8 @@ class Execution:
     """What stage 12 answers: an output, or a stream of chunks, or a failure; and what it cost.
 
     ``failure_code`` (``execution.cause``) marks a step that ran and did not succeed; its cost still counts.
-    ``cost_micro_usd`` is None where nobody knows, and then the whole reservation is spent.
+    ``cost_micro_usd`` is None where nobody knows, and then the whole reservation is spent. What a stream cost is known
+    when it has ended: ``spent``, where it is given, is asked then for micro-USD (or None) and tokens.
     """
 
     output: Any = None
@@ -116,6 +120,7 @@ class Execution:
     failure_code: str = ""
     failure_reason: str = ""
     tries: int = 1
+    spent: Callable[[], tuple[int | None, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from meshflow.decision import Decision, Effect
@@ -20,6 +22,7 @@ from meshflow.kernel.shield import to_the_end
 from meshflow.record import RuntimeOutcome, StageResult, Verdict
 from meshflow.step import Approval, Execution, StepState
 
+log = logging.getLogger(__name__)
 # Hoisted, since a look-up of an enum's member runs Python code of the enum module.
 _ALLOW, _DENY, _READ_ONLY = Effect.ALLOW, Effect.DENY, RiskTier.READ_ONLY
 _COMMIT, _REJECT, _ESCALATE, _ERROR = Verdict.COMMIT, Verdict.REJECT, Verdict.ESCALATE, Verdict.ERROR
@@ -210,6 +213,8 @@ class Flow:
         ending.executed = self.executing
         if self.executing:
             hold, execution = self.state.facts.get("budget_check"), self.execution
+            if execution is not None and execution.spent is not None:
+                execution = self._spent(execution, execution.spent)
             if execution is not None:
                 ending.tokens = execution.tokens
             if execution is not None and execution.cost_micro_usd is not None:
@@ -218,6 +223,17 @@ class Flow:
                 ending.cost_micro_usd = hold.micro_usd
                 ending.tokens = max(ending.tokens, hold.tokens)
         return ending
+
+    def _spent(self, execution: Execution, spent: Callable[[], tuple[int | None, int]]) -> Execution:
+        """Return the execution with what its stream cost; an executor that cannot say leaves it unknown."""
+        try:
+            cost, tokens = spent()
+            known = cost is None or (type(cost) is int and cost >= 0)
+            if known and type(tokens) is int and tokens >= 0:
+                return replace(execution, cost_micro_usd=cost, tokens=tokens)
+        except Exception as error:
+            log.warning("the executor cannot say what a stream cost: %s", describe("execution", error))
+        return replace(execution, cost_micro_usd=None)
 
     def _stopped(self) -> bool:
         return self.passage.denial is not None or bool(self.passage.escalations)

@@ -102,6 +102,10 @@ class StepRuntime:
         """Run a step for a blocking caller, on the runtime's own loop; works where a loop already runs."""
         return self._blocking(self.run(node_input))
 
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that takes steps for a blocking caller, on the runtime's own loop."""
+        return self._blocking(work)
+
     def stream(self, node_input: NodeInput) -> StepStream:
         """Run a step whose handler streams; iterate to get what the output guardrails release."""
         core = self._core

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import copy_context
 from typing import Any
 
-from meshflow.plugin import Metered, StepContext, entered
+from meshflow.plugin import StepContext, entered
 from meshflow_executor.ending import Ending, Tasks
 from meshflow_executor.stream import AsyncPump, Pump, ThreadPump
 from meshflow_executor.workers import Workers
@@ -61,11 +61,6 @@ class Caller:
             with entered(context):
                 return ThreadPump(source, copy_context(), self._workers())
         return None
-
-
-def unwrapped(value: Any) -> tuple[Any, Metered | None]:
-    """Return the value itself, and the Metered around it if there is one."""
-    return (value.value, value) if isinstance(value, Metered) else (value, None)
 
 
 def _flags(handler: Callable[[Any], Any]) -> int:

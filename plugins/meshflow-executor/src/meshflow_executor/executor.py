@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import Decision, Execution, Host, Plugin, StepContext, StepExecutor, hookimpl
-from meshflow_executor.call import Caller, unwrapped
+from meshflow_executor.call import Caller
 from meshflow_executor.circuit import Circuits, Pass
 from meshflow_executor.ending import Ending, Tasks
 from meshflow_executor.limits import Limits, LimitsByTool
-from meshflow_executor.meter import Meter
+from meshflow_executor.meter import Meter, unwrapped
 from meshflow_executor.settings import ExecutorSettings
 from meshflow_executor.stream import Stream
 from meshflow_executor.turn import Caps, Turn
@@ -133,9 +133,7 @@ class ExecutorPlugin(Plugin[ExecutorSettings]):
         self, ending: Ending, context: StepContext, turn: Turn, meter: Meter, tries: int, left_s: float
     ) -> Execution:
         output, metered = unwrapped(ending.value)
-        if metered is None:
-            meter.add_unknown()
-        else:
+        if metered is not None:
             try:
                 meter.add_value(metered)
             except ValueError as error:
@@ -148,10 +146,12 @@ class ExecutorPlugin(Plugin[ExecutorSettings]):
             turn.ended(False)
             return _failed(error, meter, tries)
         if pump is None:
+            if metered is None:
+                meter.add_unknown()
             turn.ended(True)
             return Execution(output, cost_micro_usd=meter.micro_usd, tokens=meter.tokens, labels=labels, tries=tries)
-        stream = Stream(pump, left_s, turn.hand_over())
-        return Execution(stream=stream, cost_micro_usd=meter.micro_usd, tokens=meter.tokens, labels=labels, tries=tries)
+        stream = Stream(pump, left_s, turn.hand_over(), meter, metered is not None)
+        return Execution(stream=stream, tokens=meter.tokens, labels=labels, tries=tries, spent=stream.spent)
 
     def _workers(self) -> Workers:
         if self._pool is None:

@@ -9,6 +9,11 @@ from meshflow.plugin import Metered, to_micro_usd
 _MAX = 2**53 - 1
 
 
+def unwrapped(value: Any) -> tuple[Any, Metered | None]:
+    """Return the value itself, and the Metered around it if there is one."""
+    return (value.value, value) if isinstance(value, Metered) else (value, None)
+
+
 class Meter:
     """Adds up the cost of tries. One try of unknown cost makes the sum unknown, and the reservation is spent whole."""
 

@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from meshflow_executor.ending import Ending, Tasks
+from meshflow_executor.meter import Meter, unwrapped
 from meshflow_executor.workers import Job, Workers, settle, tell
 
 _END = object()
@@ -20,6 +21,12 @@ class StreamTimeoutError(TimeoutError):
     code = "execution.timeout"
 
 
+class InvalidCostError(ValueError):
+    """A part of a stream told a cost that is none; ``code`` is the step's failure code."""
+
+    code = "execution.invalid_cost"
+
+
 class Pump(Protocol):
     """Fetches one chunk whenever it is asked, always in the same task or thread."""
 
@@ -29,10 +36,18 @@ class Pump(Protocol):
 
 
 class Stream(AsyncIterator[Any]):
-    """The chunks of one handler. Its time counts from the handler's start and includes the reader's own."""
+    """The chunks of one handler. Its time counts from the handler's start and includes the reader's own.
 
-    def __init__(self, pump: Pump, seconds: float, on_end: Callable[[bool | None], None]) -> None:
+    A chunk may be ``Metered``: its cost is added up, and its value is the chunk, unless it is None. ``metered`` says
+    whether a cost is known before the first chunk.
+    """
+
+    def __init__(
+        self, pump: Pump, seconds: float, on_end: Callable[[bool | None], None], meter: Meter, metered: bool
+    ) -> None:
         self._pump = pump
+        self._meter = meter
+        self._metered = metered
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._on_end: Callable[[bool | None], None] | None = on_end
         self._reading = False
@@ -50,7 +65,7 @@ class Stream(AsyncIterator[Any]):
             raise RuntimeError("a stream has one reader")
         self._reading = True
         try:
-            return await self._fetch()
+            return await self._chunk()
         except StopAsyncIteration:
             await self._close(True)
             raise
@@ -66,6 +81,23 @@ class Stream(AsyncIterator[Any]):
     async def aclose(self) -> None:
         """Stop the handler; that a reader has read enough says nothing of it."""
         await self._close(None)
+
+    def spent(self) -> tuple[int | None, int]:
+        """Return micro-USD and tokens so far; no cost where the handler told none, so that nobody takes it for zero."""
+        return (self._meter.micro_usd if self._metered else None), self._meter.tokens
+
+    async def _chunk(self) -> Any:
+        while True:
+            chunk, metered = unwrapped(await self._fetch())
+            if metered is None:
+                return chunk
+            try:
+                self._meter.add_value(metered)
+            except ValueError as error:
+                raise InvalidCostError(str(error)) from None
+            self._metered = True
+            if chunk is not None:
+                return chunk
 
     async def _fetch(self) -> Any:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,210 @@
+"""Agent: a model with tools and instructions, run under governance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from meshflow.agent.declare import runtime_config, undeclared
+from meshflow.agent.library import need_pydantic_ai
+from meshflow.agent.pricing import Pricing, TokenPrice
+from meshflow.agent.result import AgentResult
+from meshflow.agent.run import USER, AgentRun, new_prefix, steps_from
+from meshflow.agent.tool import ToolTraits, name_of, tool, traits_of
+from meshflow.errors import ConfigError
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.step import NodeInput, current_step
+
+if TYPE_CHECKING:
+    from meshflow.agent.stream import AgentStream
+    from meshflow.kernel.runtime import StepRuntime
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Agent:
+    """An agent on pydantic-ai, each of whose model calls and tool calls is a governed, recorded step.
+
+    ``model`` is whatever pydantic-ai takes: a name such as ``openai:gpt-5``, or a model object; its TestModel and
+    FunctionModel work offline. Its price is looked up, and must be known or given as ``price``. ``tools`` are functions
+    with annotations (declare risk and clearances with ``tool``), or other agents, to which this one may hand over.
+    ``runtime`` governs; without one, the agent makes its own from ``ledger``, ``policy`` and ``config``, and closes it
+    with ``aclose``.
+
+    ``max_tokens`` bounds each answer, and so what a call can cost; ``max_model_calls`` bounds the run.
+    """
+
+    def __init__(
+        self, name: str, *, model: Any, instructions: str | Sequence[str] | None = None,
+        tools: Sequence[Callable[..., Any] | Agent] = (), output_type: Any = str, runtime: StepRuntime | None = None,
+        ledger: Any = None, policy: Any = None, config: Any = None, price: TokenPrice | None = None,
+        max_tokens: int = 4_096, max_model_calls: int = 50, description: str = "", model_settings: Any = None,
+        retries: int = 1,
+    ) -> None:  # fmt: skip
+        need_pydantic_ai()
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError("a name is 1 to 64 letters, digits, dots, dashes or underscores", where="Agent(name=)")
+        if runtime is not None and any(one is not None for one in (ledger, policy, config)):
+            raise ConfigError("a runtime has its own ledger, policy and config; give the runtime or these", where=name)
+        from pydantic_ai import Agent as Inner
+        from pydantic_ai import DeferredToolRequests
+        from pydantic_ai.models import infer_model
+
+        self.name = name
+        self.description = description
+        self._model = infer_model(model)
+        self._pricing = Pricing(self._model, price)
+        self._max_tokens, self._max_model_calls = (
+            _positive(max_tokens, "max_tokens"),
+            _positive(max_model_calls, "max_model_calls"),
+        )
+        functions = [one.as_tool() if isinstance(one, Agent) else one for one in tools]
+        self._tools = _by_name(functions)
+        self._traits: Mapping[str, ToolTraits] = {key: traits_of(one) for key, one in self._tools.items()}
+        self._inner: Any = Inner(
+            self._model, output_type=[output_type, DeferredToolRequests], instructions=instructions, name=name,
+            model_settings=model_settings, retries=retries,
+        )  # fmt: skip
+        self._runtime = runtime
+        self._made = (ledger, policy, config)
+        self._own: StepRuntime | None = None
+        if runtime is not None:
+            undeclared(runtime.config, self._traits)
+
+    @property
+    def runtime(self) -> StepRuntime:
+        """The runtime that governs the agent; its own is made when it is first asked for."""
+        if self._runtime is not None:
+            return self._runtime
+        if self._own is None:
+            from meshflow.kernel.runtime import StepRuntime
+
+            ledger, policy, config = self._made
+            self._own = StepRuntime(ledger, policy, config=runtime_config(config, self._tools, self._traits))
+        return self._own
+
+    async def run(
+        self, prompt: Any = None, *, run_id: str | None = None, message_history: Sequence[Any] | None = None,
+        credential: str | None = None, tenant: str | None = None, labels: TaintLabels = USER,
+        metadata: Mapping[str, Any] | None = None, runtime: StepRuntime | None = None,
+    ) -> AgentResult:  # fmt: skip
+        """Run until the model has an answer, or a step is denied, fails, or waits for a person.
+
+        ``labels`` say where the prompt comes from; they follow its data. ``message_history`` goes on from an earlier
+        result's ``messages``. Several runs may share a ``run_id``, and with it budgets and labels.
+        """
+        from meshflow.agent.drive import drive
+
+        run = self._begin(run_id, credential, tenant, labels, metadata, runtime)
+        return await drive(self, run, prompt, _history(message_history))
+
+    async def resume(
+        self, checkpoint: Mapping[str, Any], *, credential: str | None = None, tenant: str | None = None,
+        runtime: StepRuntime | None = None,
+    ) -> AgentResult:  # fmt: skip
+        """Go on with a paused run: what people approved executes, what they rejected is refused to the model.
+
+        Who asks must be who asked. Calls that had completed are not made again.
+        """
+        from meshflow.agent.drive import drive
+
+        if checkpoint.get("agent") != self.name:
+            raise ConfigError(f"the checkpoint is of agent {checkpoint.get('agent')!r}", where=self.name)
+        labels = TaintLabels(
+            Origin[str(checkpoint["origin"]).upper()], Confidentiality[str(checkpoint["confidentiality"]).upper()]
+        )
+        run = self._begin(checkpoint["run_id"], credential, tenant, labels, checkpoint.get("metadata"), runtime)
+        run.prefix, run.waiting = checkpoint["prefix"], frozenset(checkpoint["waiting"])
+        run.steps = steps_from(checkpoint["steps"])
+        return await drive(self, run, None, _history(checkpoint["messages"]), checkpoint)
+
+    def run_sync(self, prompt: Any = None, **options: Any) -> AgentResult:
+        """Run for a blocking caller, on the runtime's own loop; works where a loop already runs."""
+        runtime = options.get("runtime") or self.runtime
+        return runtime.run_blocking(self.run(prompt, **options))
+
+    @asynccontextmanager
+    async def stream(self, prompt: Any = None, **options: Any) -> AsyncIterator[AgentStream]:
+        """Run, and read the answer's text as the output guardrails release it.
+
+        ``async with agent.stream("...") as stream: async for text in stream: ...``; then ``stream.result``.
+        """
+        from meshflow.agent.stream import AgentStream
+
+        history = _history(options.pop("message_history", None))
+        names = ("run_id", "credential", "tenant", "labels", "metadata", "runtime")
+        given = {"labels": USER, **options}
+        if unknown := sorted(set(given) - set(names)):
+            raise ConfigError(f"unknown options {unknown}; choose among {list(names)}", where="Agent.stream")
+        stream = AgentStream(self, self._begin(*(given.get(name) for name in names)), prompt, history)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+
+    def as_tool(self, name: str | None = None, description: str | None = None) -> Callable[..., Any]:
+        """Return a function by which another agent hands a task to this one.
+
+        This agent then runs in the other's run: same credential and tenant, same budgets of the run, and labels that
+        carry what the task was made of.
+        """
+
+        async def hand_over(task: str) -> Any:
+            step = current_step()
+            labels = step.labels if step is not None and step.labels is not None else USER
+            asked = step.step if step is not None else None
+            result = await self.run(
+                task, run_id=step.run_id if step is not None else None, labels=labels,
+                credential=asked.credential if asked is not None else None,
+                tenant=asked.tenant if asked is not None else None,
+            )  # fmt: skip
+            return result.unwrap()
+
+        hand_over.__name__ = name or f"ask_{re.sub(r'[^A-Za-z0-9_]', '_', self.name)}"
+        hand_over.__doc__ = description or self.description or f"Hand a task to {self.name} and return its answer."
+        return tool(risk="internal")(hand_over)
+
+    async def aclose(self) -> None:
+        """Close the runtime that the agent made for itself."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.aclose()
+
+    async def __aenter__(self) -> Agent:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _begin(self, run_id: Any, credential: Any, tenant: Any, labels: Any, metadata: Any, runtime: Any) -> AgentRun:
+        prefix = new_prefix(self.name)
+        template = NodeInput(
+            node_id=self.name, run_id=run_id or f"run-{prefix}", agent_id=self.name, credential=credential,
+            tenant=tenant, metadata=metadata or {},
+        )  # fmt: skip
+        return AgentRun(runtime or self.runtime, template, prefix, labels)
+
+
+def _history(messages: Sequence[Any] | None) -> list[Any]:
+    from pydantic_ai.messages import ModelMessagesTypeAdapter
+
+    if messages and isinstance(messages[0], Mapping):
+        return ModelMessagesTypeAdapter.validate_python(list(messages))
+    return list(messages or ())
+
+
+def _positive(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"a whole number from 1, not {value!r}", where=f"Agent({name}=)")
+    return value
+
+
+def _by_name(functions: Sequence[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    found: dict[str, Callable[..., Any]] = {}
+    for function in functions:
+        if (name := name_of(function)) in found:
+            raise ConfigError(f"two tools are called {name!r}; name one with tool(name=)", where="Agent(tools=)")
+        found[name] = function
+    return found

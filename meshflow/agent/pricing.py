@@ -1,0 +1,94 @@
+"""What a model call costs and may cost, by genai-prices or by a price that the application gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from meshflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.models import Model
+
+_PER_MILLION = Decimal(1_000_000)
+_BYTES_PER_TOKEN = 3
+_OVERHEAD_TOKENS = 512
+
+Spent = Callable[[int, int], Decimal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """USD for a million tokens, as providers state it."""
+
+    input_usd_per_million: Decimal | float | int | str
+    output_usd_per_million: Decimal | float | int | str
+
+    def __post_init__(self) -> None:
+        for name in ("input_usd_per_million", "output_usd_per_million"):
+            value = Decimal(str(getattr(self, name)))
+            if not value.is_finite() or value < 0:
+                raise ConfigError("a price is a finite number of USD, not negative", where=f"TokenPrice.{name}")
+
+    def of(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """Return the price of so many tokens."""
+        into, out = Decimal(str(self.input_usd_per_million)), Decimal(str(self.output_usd_per_million))
+        return (into * input_tokens + out * output_tokens) / _PER_MILLION
+
+
+FREE = TokenPrice(0, 0)
+
+
+class Pricing:
+    """Prices the calls of one model. A model whose price nobody knows is a ConfigError, not a call for nothing."""
+
+    def __init__(self, model: Model, price: TokenPrice | None) -> None:
+        self._price = price if price is not None else _offline(model)
+        self._model_name, self._provider = model.model_name, model.system
+        if self._price is None and self._listed(1, 1) is None:
+            raise ConfigError(
+                f"nobody knows the price of model {model.model_id!r}; give it with price=TokenPrice(input, output) in "
+                "USD for a million tokens",
+                where="Agent",
+            )
+
+    def bound(self, request_bytes: int, max_tokens: int) -> Decimal:
+        """Return what a call may cost: its request at three bytes a token, and every token of the answer it may have.
+
+        Text of rare scripts can take more tokens than that; the over-run is then recorded, and blocks the next call.
+        """
+        return self._of(request_bytes // _BYTES_PER_TOKEN + _OVERHEAD_TOKENS, max_tokens) or Decimal(0)
+
+    def spent(self, reply: ModelResponse) -> Decimal | None:
+        """Return what an answer cost; None where it does not say, and then all that was reserved is spent."""
+        if self._price is not None:
+            return self._price.of(reply.usage.input_tokens, reply.usage.output_tokens)
+        try:
+            return reply.cost().total_price
+        except (LookupError, ValueError, AssertionError):
+            return None
+
+    def _of(self, input_tokens: int, output_tokens: int) -> Decimal | None:
+        if self._price is not None:
+            return self._price.of(input_tokens, output_tokens)
+        return self._listed(input_tokens, output_tokens)
+
+    def _listed(self, input_tokens: int, output_tokens: int) -> Decimal | None:
+        from genai_prices import Usage, calc_price
+
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        try:
+            return calc_price(usage, self._model_name, provider_id=self._provider).total_price
+        except LookupError:
+            return None
+
+
+def _offline(model: Model) -> TokenPrice | None:
+    """Return the price of a model that calls nobody."""
+    from pydantic_ai.models.function import FunctionModel
+    from pydantic_ai.models.test import TestModel
+
+    return FREE if isinstance(model, (FunctionModel, TestModel)) else None

@@ -1,0 +1,102 @@
+"""A model's answer as a stream: on its way into the output guardrails, and what they release of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic_ai.messages import (
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ToolCallPart,
+)
+from pydantic_ai.models import StreamedResponse
+
+from meshflow.agent.run import AgentRun, RunStopped
+from meshflow.agent.view import part_view
+from meshflow.errors import StepDeniedError
+from meshflow.record import RuntimeOutcome
+
+if TYPE_CHECKING:
+    from meshflow.kernel.session import StepStream
+
+
+async def released_parts(reply: StreamedResponse) -> AsyncIterator[Any]:
+    """Yield text as it comes, and each other part once it is whole: half of a tool call cannot be judged."""
+    async for event in reply:
+        if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+            if event.part.content:
+                yield event.part.content
+        elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+            yield event.delta.content_delta
+        elif isinstance(event, PartEndEvent) and isinstance(event.part, (ThinkingPart, ToolCallPart)):
+            yield part_view(event.part)
+
+
+@dataclass
+class GovernedReply(StreamedResponse):
+    """What pydantic-ai reads in the place of the provider's stream."""
+
+    _: KW_ONLY
+    stream: StepStream
+    run: AgentRun
+    name: str
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        number = 0
+        try:
+            async for part in self.stream:
+                for event in self._events(part, number):
+                    yield event
+                number += not isinstance(part, str)
+        except StepDeniedError as error:
+            if isinstance(error.outcome, RuntimeOutcome):
+                self.run.ended(error.outcome)
+                self.run.stopped = error.outcome
+                raise RunStopped(error.outcome) from None
+            raise
+        if self.stream.outcome is not None:
+            self.run.ended(self.stream.outcome)
+
+    def _events(self, part: Any, number: int) -> Any:
+        if isinstance(part, str):
+            yield from self._parts_manager.handle_text_delta(vendor_part_id=f"text-{number}", content=part)
+        elif part["kind"] == "tool-call":
+            call = ToolCallPart(part["tool"], part["arguments"], part["call_id"])
+            yield self._parts_manager.handle_part(vendor_part_id=f"part-{number}", part=call)
+        else:
+            yield self._parts_manager.handle_part(
+                vendor_part_id=f"part-{number}", part=ThinkingPart(str(part["content"]))
+            )
+
+    async def close_stream(self) -> None:
+        """Stop reading; what was released so far is recorded."""
+        await self.stream.aclose()
+
+    @property
+    def model_name(self) -> str:
+        """Return the name of the model that was asked."""
+        return self.name
+
+    @property
+    def provider_name(self) -> None:
+        """Return none: the parts are the guardrails', not the provider's."""
+        return None
+
+    @property
+    def provider_url(self) -> None:
+        """Return none."""
+        return None
+
+    @property
+    def timestamp(self) -> datetime:
+        """Return when the stream was opened."""
+        return self.at

@@ -1,0 +1,136 @@
+"""One run of an agent: its steps, the labels that they pass on, and what a pause must keep."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from meshflow.agent.result import AgentStep
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.record import RuntimeOutcome, Status
+from meshflow.step import NodeInput
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+    from meshflow.kernel.session import StepStream
+
+_EMITS = {"tool": Origin.TOOL, "mcp": Origin.EXTERNAL, "http": Origin.EXTERNAL, "human": Origin.USER}
+USER = TaintLabels(Origin.USER, Confidentiality.INTERNAL, ("prompt",))
+
+
+class RunStopped(Exception):
+    """A model call did not complete, so the run cannot go on; carries the outcome."""
+
+    def __init__(self, outcome: RuntimeOutcome) -> None:
+        self.outcome = outcome
+        super().__init__(outcome.code)
+
+
+@dataclass(slots=True)
+class AgentRun:
+    """What the governed model and the governed tools of one run share.
+
+    Step ids are made from ``prefix`` and from what they are the step of, so that a run which goes on after a pause, in
+    another process too, hands in the same steps. ``waiting`` are the steps that wait for a person. ``steps`` holds a
+    step once, as it ended last.
+    """
+
+    runtime: StepRuntime
+    template: NodeInput
+    prefix: str
+    labels: TaintLabels
+    waiting: frozenset[str] = frozenset()
+    steps: dict[str, AgentStep] = field(default_factory=dict)
+    stopped: RuntimeOutcome | None = None
+    _reads: list[str] = field(default_factory=list)
+    _read_by_model: tuple[str, ...] = ()
+    _lasting: TaintLabels = field(default_factory=TaintLabels)
+
+    def model_step(self, number: int, **fields: Any) -> NodeInput:
+        """Return the step of the run's nth model call; it reads all that came since the last one."""
+        return self._step(f"{self.prefix}/model-{number}", reads=tuple(self._reads), kind="model", **fields)
+
+    def tool_step(self, call_id: str, **fields: Any) -> NodeInput:
+        """Return the step of a tool call; it reads the model call that asked for it."""
+        return self._step(f"{self.prefix}/tool-{call_id}", reads=self._read_by_model, **fields)
+
+    def _step(self, step_id: str, **fields: Any) -> NodeInput:
+        return replace(self.template, step_id=step_id, labels=self.labels, resume=step_id in self.waiting, **fields)
+
+    async def run(self, step: NodeInput) -> RuntimeOutcome:
+        """Take a step through the kernel and remember how it ended."""
+        outcome = await self.runtime.run(step)
+        self.ended(outcome)
+        return outcome
+
+    def stream(self, step: NodeInput) -> StepStream:
+        """Return the step as a stream; ``ended`` is called by whoever reads it."""
+        return self.runtime.stream(step)
+
+    def ended(self, outcome: RuntimeOutcome) -> None:
+        """Remember how a step ended, and what the next model call will have read."""
+        step = AgentStep.of(outcome)
+        self.steps[step.step_id] = step
+        if not outcome.ok:
+            return
+        if step.kind == "model":
+            self._reads = [step.step_id]
+            self._read_by_model = (step.step_id,)
+        else:
+            self._reads.append(step.step_id)
+        self._lasting = self._lasting.join(self._output_labels(outcome))
+
+    def _output_labels(self, outcome: RuntimeOutcome) -> TaintLabels:
+        """Return the labels of what a step put out: of all it read, and what its tool is declared to emit."""
+        record = outcome.record
+        origin = _EMITS.get(record.node_kind, Origin.TRUSTED)
+        confidentiality = Confidentiality.PUBLIC
+        declared = _declared(self.runtime.config.sections, record.tool)
+        if declared.get("origin"):
+            origin = Origin[str(declared["origin"]).upper()]
+        if declared.get("confidentiality"):
+            confidentiality = Confidentiality[str(declared["confidentiality"]).upper()]
+        read = TaintLabels(
+            Origin[record.origin.upper()] if record.origin else Origin.TRUSTED,
+            Confidentiality[record.confidentiality.upper()] if record.confidentiality else Confidentiality.PUBLIC,
+        )
+        return read.join(TaintLabels(origin, confidentiality, (record.tool,) if record.tool else ()))
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; a process that goes on has not the labels of this one's steps in memory."""
+        labels = self.labels.join(self._lasting)
+        return {
+            "prefix": self.prefix,
+            "waiting": sorted(step.step_id for step in self.steps.values() if step.approval_id is not None),
+            "origin": labels.origin.name.lower(),
+            "confidentiality": labels.confidentiality.name.lower(),
+            "steps": [_step_document(step) for step in self.steps.values()],
+        }
+
+
+def new_prefix(agent: str) -> str:
+    """Return a name for the steps of one run of an agent, of which a run id may hold several."""
+    return f"{agent}-{secrets.token_hex(6)}"
+
+
+def steps_from(documents: list[dict[str, Any]]) -> dict[str, AgentStep]:
+    """Return the steps that a checkpoint kept."""
+    found = [AgentStep(**{**document, "status": Status(document["status"])}) for document in documents]
+    return {step.step_id: step for step in found}
+
+
+def _step_document(step: AgentStep) -> dict[str, Any]:
+    return {
+        "step_id": step.step_id, "node_id": step.node_id, "kind": step.kind, "status": step.status.value,
+        "code": step.code, "cost_usd": step.cost_usd, "tokens": step.tokens, "approval_id": step.approval_id,
+    }  # fmt: skip
+
+
+def _declared(sections: Mapping[str, Any], tool: str | None) -> Mapping[str, Any]:
+    """Return what the configuration says that a tool emits."""
+    section = sections.get("tools") or {}
+    declared = (section.get("tools") or {}).get(tool) or {} if tool else {}
+    emits = declared.get("emits")
+    return emits if isinstance(emits, Mapping) else {}

@@ -1,0 +1,170 @@
+"""Messages to and from a model as the gates see them, and back: only what is text or data may be replaced.
+
+Gates read and redact plain values; a provider needs its own message objects with their ids and signatures. So the view
+holds the contents alone, and what comes back from the gates is put in their places.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    SystemPromptPart,
+    TextContent,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_core import to_jsonable_python
+
+from meshflow.errors import MeshflowError
+
+_ROLES = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "text": "assistant"}
+
+
+class ViewError(MeshflowError):
+    """A gate replaced what has no text, such as an image; nothing is sent rather than something else."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"a gate replaced {what}, which has no text to replace")
+
+
+class RequestView:
+    """One request to a model: ``document`` is the step's input, ``restored`` what the gates left of it."""
+
+    def __init__(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> None:
+        self._messages = list(messages)
+        self._parameters = parameters
+        self.document: dict[str, Any] = {
+            "messages": [part_view(part) for message in messages for part in message.parts],
+            "tools": [one.name for one in parameters.function_tools],
+        }
+        if parameters.instruction_parts:
+            self.document["instructions"] = [part.content for part in parameters.instruction_parts]
+
+    def restored(self, given: Any) -> tuple[list[ModelMessage], ModelRequestParameters]:
+        """Return messages and parameters with the contents that the gates handed on."""
+        if given is self.document:
+            return self._messages, self._parameters
+        views = iter(given["messages"])
+        messages = [_message_with(message, [next(views) for _ in message.parts]) for message in self._messages]
+        parameters, kept = self._parameters, given.get("instructions")
+        if parameters.instruction_parts and kept != self.document.get("instructions"):
+            parts = [replace(part, content=text) for part, text in zip(parameters.instruction_parts, kept, strict=True)]
+            parameters = replace(parameters, instruction_parts=parts)
+            messages = [_instructed(message, "\n\n".join(kept)) for message in messages]
+        return messages, parameters
+
+
+def response_view(reply: ModelResponse) -> list[dict[str, Any]]:
+    """Return an answer's parts as the output guardrails see them."""
+    return [part_view(part) for part in reply.parts]
+
+
+def response_with(reply: ModelResponse, views: Any) -> ModelResponse:
+    """Return the answer with the contents that the guardrails handed on."""
+    return replace(reply, parts=_parts_with(reply.parts, views))
+
+
+def response_from(views: Any, model_name: str) -> ModelResponse:
+    """Return an answer made from its view alone, as the ledger held it."""
+    parts: list[Any] = []
+    for view in views:
+        if view["kind"] == "tool-call":
+            parts.append(ToolCallPart(view["tool"], view["arguments"], view["call_id"]))
+        elif view["kind"] == "text":
+            parts.append(TextPart(view["content"]))
+        elif view["kind"] == "thinking":
+            parts.append(ThinkingPart(view["content"]))
+    return ModelResponse(parts=parts, model_name=model_name)
+
+
+def part_view(part: Any) -> dict[str, Any]:
+    """Return a part of a message as the gates see it."""
+    kind = part.part_kind
+    if kind == "tool-call":
+        return {"kind": kind, "tool": part.tool_name, "call_id": part.tool_call_id, "arguments": _arguments(part)}
+    view: dict[str, Any] = {"kind": kind}
+    if kind in _ROLES:
+        view["role"] = _ROLES[kind]
+    if kind == "tool-return":
+        view["tool"] = part.tool_name
+    content = getattr(part, "content", None)
+    if isinstance(part, UserPromptPart) and not isinstance(content, str):
+        view["content"] = [_item_view(item) for item in part.content]
+    elif content is not None:
+        view["content"] = _plain(content)
+    else:
+        view["content"] = _plain(part)
+    return view
+
+
+def _plain(value: Any) -> Any:
+    return to_jsonable_python(value, serialize_unknown=True, bytes_mode="base64", inf_nan_mode="strings")
+
+
+def _item_view(item: Any) -> Any:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, TextContent):
+        return item.content
+    return {"media": type(item).__name__, **({"url": item.url} if hasattr(item, "url") else {})}
+
+
+def _arguments(part: ToolCallPart) -> Any:
+    if not isinstance(part.args, str):
+        return part.args or {}
+    try:
+        return json.loads(part.args)
+    except ValueError:
+        return part.args
+
+
+def _message_with(message: ModelMessage, views: list[Any]) -> ModelMessage:
+    parts = _parts_with(message.parts, views)
+    if all(new is old for new, old in zip(parts, message.parts, strict=True)):
+        return message
+    changed: ModelMessage = replace(message, parts=parts)  # type: ignore[arg-type]  # of one kind or the other
+    return changed
+
+
+def _parts_with(parts: Sequence[Any], views: Sequence[Any]) -> list[Any]:
+    return [_part_with(part, view) for part, view in zip(parts, views, strict=True)]
+
+
+def _part_with(part: Any, view: Any) -> Any:
+    before = part_view(part)
+    if view == before:
+        return part
+    if part.part_kind == "tool-call":
+        return replace(part, args=view["arguments"])
+    if isinstance(part, UserPromptPart) and not isinstance(part.content, str):
+        return replace(part, content=[_item_with(*pair) for pair in zip(part.content, view["content"], strict=True)])
+    textual = isinstance(part, (SystemPromptPart, UserPromptPart, TextPart, ThinkingPart)) or hasattr(part, "content")
+    if not textual or part.part_kind in ("file", "compaction"):
+        raise ViewError(f"a part of kind {part.part_kind!r}")
+    return replace(part, content=view["content"])
+
+
+def _item_with(item: Any, view: Any) -> Any:
+    if view == _item_view(item):
+        return item
+    if isinstance(item, str):
+        return view
+    if isinstance(item, TextContent):
+        return replace(item, content=view)
+    raise ViewError(f"{type(item).__name__} content")
+
+
+def _instructed(message: ModelMessage, instructions: str) -> ModelMessage:
+    if isinstance(message, ModelRequest) and message.instructions is not None:
+        return replace(message, instructions=instructions)
+    return message
