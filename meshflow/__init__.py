@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshflow.agent import Agent, AgentResult, TokenPrice, tool
     from meshflow.decision import Decision, Effect, Obligation
     from meshflow.errors import ConfigError, LedgerError, MeshflowError, PluginError, StepDeniedError
     from meshflow.kernel.runtime import StepRuntime
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 __version__ = "2.0.0"
 
 _HOME = {
+    "Agent": "meshflow.agent",
+    "AgentResult": "meshflow.agent",
+    "TokenPrice": "meshflow.agent",
+    "tool": "meshflow.agent",
     "Decision": "meshflow.decision",
     "Effect": "meshflow.decision",
     "Obligation": "meshflow.decision",
@@ -39,9 +44,9 @@ _HOME = {
 }
 
 __all__ = [
-    "ConfigError", "Decision", "Effect", "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation",
-    "PluginError", "Policy", "ReplayLedger", "RunDiff", "RuntimeOutcome", "Status", "StepDeniedError", "StepRecord",
-    "StepRuntime", "Verdict", "current_step",
+    "Agent", "AgentResult", "ConfigError", "Decision", "Effect", "LedgerError", "MeshflowError", "Metered",
+    "NodeInput", "Obligation", "PluginError", "Policy", "ReplayLedger", "RunDiff", "RuntimeOutcome", "Status",
+    "StepDeniedError", "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "current_step", "tool",
 ]  # fmt: skip
 
 

@@ -87,8 +87,8 @@ class Pricing:
 
 
 def _offline(model: Model) -> TokenPrice | None:
-    """Return the price of a model that calls nobody."""
+    """Return the price of a model that calls nobody; a class made from one may call anybody."""
     from pydantic_ai.models.function import FunctionModel
     from pydantic_ai.models.test import TestModel
 
-    return FREE if isinstance(model, (FunctionModel, TestModel)) else None
+    return FREE if type(model) in (FunctionModel, TestModel) else None

@@ -44,17 +44,19 @@ class AgentRun:
     waiting: frozenset[str] = frozenset()
     steps: dict[str, AgentStep] = field(default_factory=dict)
     stopped: RuntimeOutcome | None = None
+    answers: int = 0
+    """How many answers of the model the conversation holds: providers may use the id of a call again."""
     _reads: list[str] = field(default_factory=list)
     _read_by_model: tuple[str, ...] = ()
     _lasting: TaintLabels = field(default_factory=TaintLabels)
 
     def model_step(self, number: int, **fields: Any) -> NodeInput:
-        """Return the step of the run's nth model call; it reads all that came since the last one."""
+        """Return the step of the model call after ``number`` answers; it reads all that came since the last one."""
         return self._step(f"{self.prefix}/model-{number}", reads=tuple(self._reads), kind="model", **fields)
 
     def tool_step(self, call_id: str, **fields: Any) -> NodeInput:
         """Return the step of a tool call; it reads the model call that asked for it."""
-        return self._step(f"{self.prefix}/tool-{call_id}", reads=self._read_by_model, **fields)
+        return self._step(f"{self.prefix}/tool-{self.answers}-{call_id}", reads=self._read_by_model, **fields)
 
     def _step(self, step_id: str, **fields: Any) -> NodeInput:
         return replace(self.template, step_id=step_id, labels=self.labels, resume=step_id in self.waiting, **fields)
@@ -72,6 +74,8 @@ class AgentRun:
     def ended(self, outcome: RuntimeOutcome) -> None:
         """Remember how a step ended, and what the next model call will have read."""
         step = AgentStep.of(outcome)
+        if outcome.status is Status.PAUSED and step.approval_id is None and step.step_id in self.steps:
+            step = replace(step, approval_id=self.steps[step.step_id].approval_id)  # nobody has decided yet
         self.steps[step.step_id] = step
         if not outcome.ok:
             return

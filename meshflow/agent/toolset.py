@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, ToolFailed
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.tools import RunContext
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_ai.toolsets.wrapper import WrapperToolset
@@ -29,6 +30,7 @@ class GovernedToolset(WrapperToolset[Any]):
         """Run one call as a step; a call that waits for a person is deferred, and its siblings go on."""
         call = _Call(self, name, ctx, tool)
         declared = self.traits.get(name, ToolTraits())
+        self.run.answers = sum(isinstance(message, ModelResponse) for message in ctx.messages)
         step = self.run.tool_step(
             str(ctx.tool_call_id), node_id=f"{self.run.template.node_id}.{name}", kind="tool", tool=name,
             input=tool_args, handler=call.run, risk=declared.risk, idempotent=declared.idempotent,

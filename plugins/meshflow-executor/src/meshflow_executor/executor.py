@@ -151,7 +151,10 @@ class ExecutorPlugin(Plugin[ExecutorSettings]):
             turn.ended(True)
             return Execution(output, cost_micro_usd=meter.micro_usd, tokens=meter.tokens, labels=labels, tries=tries)
         stream = Stream(pump, left_s, turn.hand_over(), meter, metered is not None)
-        return Execution(stream=stream, tokens=meter.tokens, labels=labels, tries=tries, spent=stream.spent)
+        known = meter.micro_usd if metered is not None else None
+        return Execution(
+            stream=stream, cost_micro_usd=known, tokens=meter.tokens, labels=labels, tries=tries, spent=stream.spent
+        )  # fmt: skip
 
     def _workers(self) -> Workers:
         if self._pool is None:
