@@ -18,9 +18,8 @@ _VERDICTS = tuple(verdict.value for verdict in Verdict)
 class RunFilter:
     """Which runs are meant: all that is given must hold.
 
-    ``verdict`` and ``node``: some step of the run itself has it. ``tool``: some step calls it; entries are read for
-    that, where the others are answered from the index of runs. ``since_us`` and ``until_us``: some step began or was
-    still running in that time, the end not included.
+    ``verdict`` and ``node``: some step of the run itself has it. ``tool``: some step calls it. ``since_us`` and
+    ``until_us``: some step began or was still running in that time, the end not included.
     """
 
     verdict: str | None = None

@@ -33,8 +33,9 @@ from meshflow.ledger.format.entry import (
 )
 from meshflow.ledger.format.keys import key_source
 from meshflow.ledger.format.steps import completed, record_from, step_dict, timestamp
+from meshflow.ledger.sql.store import SqlStore
 from meshflow.ledger.sql.vault import vault_of
-from meshflow.ledger.sqlite.store import SqliteStore
+from meshflow.ledger.sqlite.database import SqliteDatabase
 from meshflow.ledger.store import LedgerStore
 from meshflow.ledger.timetravel import TimeTravel
 from meshflow.record import StepRecord
@@ -75,8 +76,8 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         """Under whose key payloads are encrypted: none, run or subject."""
         path, cleanup = _path(location)
         self.path = path
-        self._store: LedgerStore = SqliteStore(
-            path, busy_timeout_ms=busy_timeout_ms, queue_limit=queue_limit, key=key_source(key, path),
+        self._store: LedgerStore = SqlStore(
+            SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=key_source(key, path),
             checkpoint_every=checkpoint_every, now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
         )  # fmt: skip
         self._salts = Salts()

@@ -94,7 +94,7 @@ def left(path: Path) -> list[str]:
 async def test_a_reader_that_holds_the_log_delays_its_end_and_no_longer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshflow.ledger.sql.erase._TRUNCATE_PATIENCE_S", 0.05)
+    monkeypatch.setattr("meshflow.ledger.sqlite.database._TRUNCATE_PATIENCE_S", 0.05)
     path = tmp_path / "runs.db"
     await fill(path)
     reader = sqlite3.connect(path, isolation_level=None)

@@ -316,3 +316,12 @@ class StoredEntry:
             return False
         committed = orjson.loads(self.body)["commitments"]
         return all(commitment(salt, data) == committed.get(name) for name, (salt, data) in self.payloads.items())
+
+
+def document_of(body: Any) -> dict[str, Any] | None:
+    """Return a body as a document, or None when it is none."""
+    try:
+        document = orjson.loads(body)
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return document if isinstance(document, dict) else None

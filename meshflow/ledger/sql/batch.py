@@ -1,28 +1,36 @@
-"""One batch on its way into SQLite: each draft is given its place behind the head of its run."""
+"""One batch on its way into the tables: each draft is given its place behind the head of its run."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from meshflow.errors import LedgerConflictError
 from meshflow.ledger.format.chain import entry_hash, genesis_hash
 from meshflow.ledger.format.entry import FIELD_NUMBER, UNBOUND, Draft, Written, body_of
+from meshflow.ledger.sql.database import Connection, Database, groups
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
 from meshflow.ledger.writer import Outcome
 
-# Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
-_CHUNKS = (512, 128, 32, 8, 2, 1)
-_VERDICT_COLUMN = {"commit": 8, "reject": 9, "escalate": 10, "error": 11}
+_VERDICT_COLUMN = {"commit": 7, "reject": 8, "escalate": 9, "error": 10}
 _SUMS = ("entries", "steps", "commits", "rejects", "escalates", "errors", "cost_micro_usd", "tokens")
 _ADD_TO_RUN = (
     " ON CONFLICT (run_id, tenant_id) DO UPDATE SET "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-    + ", first_us = min(ifnull(first_us, excluded.first_us), ifnull(excluded.first_us, first_us))"
-    + ", last_us = max(ifnull(last_us, excluded.last_us), ifnull(excluded.last_us, last_us))"
+    + ", ".join(f"{name} = runs.{name} + excluded.{name}" for name in _SUMS)
+    + ", first_us = CASE WHEN runs.first_us IS NULL OR excluded.first_us < runs.first_us THEN excluded.first_us "
+    "ELSE runs.first_us END"
+    ", last_us = CASE WHEN runs.last_us IS NULL OR excluded.last_us > runs.last_us THEN excluded.last_us "
+    "ELSE runs.last_us END"
+)
+
+_HEADS = (
+    "WITH wanted (run_id) AS (VALUES %s) SELECT e.run_id, e.seq, coalesce("
+    "(SELECT max(s.step_index) + 1 FROM entries s WHERE s.run_id = e.run_id AND s.step_index IS NOT NULL), "
+    "(SELECT r.parent_steps FROM runs r WHERE r.run_id = e.run_id AND r.first_seq = 0), 0), e.entry_hash, "
+    "EXISTS (SELECT 1 FROM entries c WHERE c.run_id = e.run_id AND c.kind = 'close') "
+    "FROM wanted w JOIN entries e ON e.run_id = w.run_id "
+    "AND e.seq = (SELECT max(m.seq) FROM entries m WHERE m.run_id = w.run_id)"
 )
 
 
@@ -44,23 +52,27 @@ class Batch:
     last_id: int
     heads: dict[str, Head]
     known_nodes: set[tuple[str, str, str]]
+    known_tools: set[tuple[str, str, str]]
+    opener: Opener
     hashes: list[bytes] = field(default_factory=list)
     entries: list[Any] = field(default_factory=list)
     payloads: list[Any] = field(default_factory=list)
     runs: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     nodes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    tools: dict[tuple[str, str, str], int] = field(default_factory=dict)
     taken: set[tuple[str, str, int, str]] = field(default_factory=set)
     """The attempts that drafts of this transaction begin or end: run, step, attempt, kind."""
 
-    def insert(self, connection: sqlite3.Connection) -> None:
+    def insert(self, database: Database, connection: Connection) -> None:
         """Write all rows."""
-        _insert_rows(connection, "entries", 19, self.entries)
+        database.insert(connection, "entries", self.entries)
         if self.payloads:
-            _insert_rows(connection, "payloads", 4, self.payloads)
-        _insert_rows(connection, "runs", 16, [value for row in self.runs.values() for value in row], _ADD_TO_RUN)
-        if self.nodes:
-            rows = [value for key, seq in self.nodes.items() for value in (*key, seq)]
-            _insert_rows(connection, "run_nodes", 4, rows, " ON CONFLICT DO NOTHING")
+            database.insert(connection, "payloads", self.payloads)
+        database.insert(connection, "runs", [value for row in self.runs.values() for value in row], _ADD_TO_RUN)
+        for table, rows in (("run_nodes", self.nodes), ("run_tools", self.tools)):
+            if rows:
+                values = [value for key, seq in rows.items() for value in (*key, seq)]
+                database.insert(connection, table, values, " ON CONFLICT DO NOTHING")
 
 
 def new_head(run_id: str) -> Head:
@@ -68,24 +80,20 @@ def new_head(run_id: str) -> Head:
     return Head(0, 0, genesis_hash(run_id), False, frozenset())
 
 
-def read_heads(connection: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, Head]:
+def read_heads(connection: Connection, run_ids: Sequence[str]) -> dict[str, Head]:
     """Return the heads of those runs that have entries."""
-    wanted = ", ".join(["(?)"] * len(run_ids))
-    rows = connection.execute(
-        f"WITH wanted (run_id) AS (VALUES {wanted}) "  # noqa: S608 - only question marks are put in
-        "SELECT e.run_id, e.seq, coalesce("
-        "(SELECT max(s.step_index) + 1 FROM entries s WHERE s.run_id = e.run_id AND s.step_index IS NOT NULL), "
-        "(SELECT r.parent_steps FROM runs r WHERE r.run_id = e.run_id AND r.first_seq = 0), 0), e.entry_hash, "
-        "EXISTS (SELECT 1 FROM entries c WHERE c.run_id = e.run_id AND c.kind = 'close'), "
-        "(SELECT json_group_array(r.tenant_id) FROM runs r WHERE r.run_id = e.run_id) "
-        "FROM wanted w JOIN entries e ON e.run_id = w.run_id "
-        "AND e.seq = (SELECT max(m.seq) FROM entries m WHERE m.run_id = w.run_id)",
-        run_ids,
-    ).fetchall()
-    return {row[0]: Head(row[1] + 1, row[2], row[3], bool(row[4]), frozenset(orjson.loads(row[5]))) for row in rows}
+    found: dict[str, Head] = {}
+    for marks, values in groups(run_ids):
+        tenants: dict[str, set[str]] = {}
+        parts = f"SELECT run_id, tenant_id FROM runs WHERE run_id IN ({marks})"  # noqa: S608 - question marks alone
+        for run_id, tenant in connection.execute(parts, values):
+            tenants.setdefault(run_id, set()).add(tenant)
+        for run_id, seq, steps, digest, closed in connection.execute(_HEADS % marks.replace("?", "(?)"), values):
+            found[run_id] = Head(seq + 1, steps, digest, bool(closed), frozenset(tenants.get(run_id, ())))
+    return found
 
 
-def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome:
+def place(connection: Connection, batch: Batch, draft: Draft) -> Outcome:
     """Give the draft its place and queue its rows, or say why it has none."""
     run_id, columns = draft.run_id, draft.columns
     head = batch.heads[run_id]
@@ -93,7 +101,7 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     digest = entry_hash(run_id, head.seq, head.prev, draft.body)
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
-        return known(connection, draft) or LedgerConflictError(problem)
+        return known(connection, batch.opener, draft) or LedgerConflictError(problem)
     if head.seq and _taken(connection, batch, draft):
         return LedgerConflictError(
             f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} is taken; "
@@ -117,7 +125,7 @@ def place(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> Outcome
     return Written(run_id, head.seq, columns[1], digest.hex(), index, entry_id - 1)
 
 
-def _taken(connection: sqlite3.Connection, batch: Batch, draft: Draft) -> bool:
+def _taken(connection: Connection, batch: Batch, draft: Draft) -> bool:
     """Return whether the draft would speak for an attempt that is another's.
 
     An intent may not follow the attempt's outcome: it would run what the ledger calls over. An outcome without an
@@ -145,21 +153,24 @@ def _count(batch: Batch, head: Head, draft: Draft) -> None:
     key = (draft.run_id, tenant)
     row = batch.runs.get(key)
     if row is None:
-        row = [None, *key, head.seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
+        row = [*key, head.seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
         batch.runs[key] = row
-    row[6] += 1
+    row[5] += 1
     if kind == "step":
         end = started + duration // 1_000
-        row[7] += 1
+        row[6] += 1
         row[_VERDICT_COLUMN[verdict]] += 1
-        row[12] += cost
-        row[13] += tokens
-        row[14] = started if row[14] is None or started < row[14] else row[14]
-        row[15] = end if row[15] is None or end > row[15] else row[15]
+        row[11] += cost
+        row[12] += tokens
+        row[13] = started if row[13] is None or started < row[13] else row[13]
+        row[14] = end if row[14] is None or end > row[14] else row[14]
         if node is not None and (triple := (draft.run_id, tenant, node)) not in batch.known_nodes:
             batch.nodes.setdefault(triple, head.seq)
+        tool = draft.fields.get("tool")
+        if type(tool) is str and (triple := (draft.run_id, tenant, tool)) not in batch.known_tools:
+            batch.tools.setdefault(triple, head.seq)
     elif kind == "fork":
-        row[4], row[5] = draft.fields["parent_run_id"], draft.fields["parent_steps"]
+        row[3], row[4] = draft.fields["parent_run_id"], draft.fields["parent_steps"]
 
 
 def _refusal(head: Head, draft: Draft, digest: bytes) -> str:
@@ -175,7 +186,7 @@ def _refusal(head: Head, draft: Draft, digest: bytes) -> str:
     return ""
 
 
-def known(connection: sqlite3.Connection, draft: Draft) -> Outcome | None:
+def known(connection: Connection, opener: Opener, draft: Draft) -> Outcome | None:
     """Return the entry that is there under the draft's key, a conflict when it says something else, or None."""
     row = connection.execute(
         "SELECT id, seq, prev_hash, entry_hash, body, step_index FROM entries "
@@ -185,11 +196,9 @@ def known(connection: sqlite3.Connection, draft: Draft) -> Outcome | None:
     if row is None:
         return None
     entry_id, seq, prev, digest, body, index = row
-    salts = dict(
-        connection.execute(
-            "SELECT id % 16, salt FROM clear_payloads WHERE id BETWEEN ? AND ?", (entry_id * 16, entry_id * 16 + 15)
-        )
-    )
+    place = (entry_id * 16, entry_id * 16 + 15)
+    rows = connection.execute(f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id BETWEEN ? AND ?", place)  # noqa: S608
+    salts = {payload_id % 16: salt for payload_id, salt, _ in opener.open_rows(rows) if payload_id is not None}
     # A second intent is never the first one again: both would run.
     same = (
         draft.columns[0] != "intent"
@@ -218,15 +227,3 @@ def expected(outcome: Outcome) -> Written:
 def run_ids_of(drafts: Collection[Draft]) -> set[str]:
     """Return the runs that drafts belong to."""
     return {draft.run_id for draft in drafts}
-
-
-def _insert_rows(connection: sqlite3.Connection, table: str, width: int, flat: list[Any], suffix: str = "") -> None:
-    """Insert rows laid end to end, in as few statements of a few sizes as they take."""
-    row = f"({', '.join('?' * width)})"
-    at, left = 0, len(flat) // width
-    for size in _CHUNKS:
-        while left >= size:
-            sql = f"INSERT INTO {table} VALUES {', '.join([row] * size)}{suffix}"  # noqa: S608 - our own tables
-            connection.execute(sql, flat[at : at + size * width])
-            at += size * width
-            left -= size

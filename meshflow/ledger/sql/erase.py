@@ -1,18 +1,17 @@
-"""Erasing in SQLite: tombstone and deletion in one transaction, and no copy left in the file or its log."""
+"""Erasing: tombstone and deletion in one transaction, and no copy left behind."""
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import time
 import uuid
 from typing import NamedTuple
 
 from meshflow.ledger.erasure import DELETED, HIDDEN_KINDS, ErasureOrder
 from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS, VERSION, seal
-from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.batch import expected
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.holds import refuse_held
+from meshflow.ledger.sql.payloads import Opener
 from meshflow.ledger.sql.subjects import catch_up, digest, forget, index_key
 from meshflow.ledger.sql.vault import shred
 
@@ -30,9 +29,7 @@ WAS_DELETED = (
     f"EXISTS (SELECT 1 FROM entries d WHERE d.run_id = :run AND d.kind = 'erasure' AND d.code = '{DELETED}' "  # noqa: S608
     "AND (:tenant IS NULL OR d.tenant_id = :tenant))"
 )
-_TRUNCATE_PATIENCE_S = 5.0
 _SUBJECT_PAGE = 4_096
-_log = logging.getLogger("meshflow.ledger")
 
 
 class Chosen(NamedTuple):
@@ -45,38 +42,23 @@ class Chosen(NamedTuple):
     key_id: int | None
 
 
-def erase(appender: SqliteAppender, run_id: str, order: ErasureOrder) -> int:
-    """Append tombstones, delete the payloads that they name, and leave no copy in the WAL."""
-    connection = appender.open()
-    gone = appender.transact(connection, lambda: _erase(appender, connection, run_id, order))
-    empty_wal(connection)
+def erase(appender: SqlAppender, run_id: str, order: ErasureOrder) -> int:
+    """Append tombstones, delete the payloads that they name, and leave no copy of them."""
+    gone = appender.transact(lambda connection: _erase(appender, connection, run_id, order))
+    appender.database.scrub(appender.open())
     return gone
 
 
-def empty_wal(connection: sqlite3.Connection) -> bool:
-    """Empty the write-ahead log, which carried what was erased; False when a reader kept it for too long.
-
-    secure_delete has overwritten the pages of the file itself.
-    """
-    deadline = time.monotonic() + _TRUNCATE_PATIENCE_S
-    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-        if time.monotonic() >= deadline:
-            _log.warning("a reader holds the write-ahead log, so erased bytes may be in it until the next erasure")
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _erase(appender: SqliteAppender, connection: sqlite3.Connection, run_id: str, order: ErasureOrder) -> int:
+def _erase(appender: SqlAppender, connection: Connection, run_id: str, order: ErasureOrder) -> int:
     appender.known_head(connection, run_id, order.tenant)
-    chosen = _choose(connection, run_id, order)
+    chosen = _choose(connection, appender.opener, run_id, order)
     ids = [one.payload_id for one in chosen]
     tenants = {one.tenant_id for one in chosen}
     if order.delete:
         tenants |= _still_listed(connection, run_id, order.tenant)
     if not tenants:
         return 0
-    refuse_held(connection, run_id, order.tenant, ids)
+    refuse_held(connection, appender.opener, run_id, order.tenant, ids)
     for tenant in sorted(tenants):
         _bury(appender, connection, run_id, order, tenant, [one for one in chosen if one.tenant_id == tenant])
     connection.executemany("DELETE FROM payloads WHERE id = ?", [(one,) for one in ids])
@@ -85,10 +67,10 @@ def _erase(appender: SqliteAppender, connection: sqlite3.Connection, run_id: str
     return len(chosen)
 
 
-def _choose(connection: sqlite3.Connection, run_id: str, order: ErasureOrder) -> list[Chosen]:
+def _choose(connection: Connection, opener: Opener, run_id: str, order: ErasureOrder) -> list[Chosen]:
     whose, parameters = "", {"run": run_id, "tenant": order.tenant}
     if order.subject is not None:
-        catch_up(connection)
+        catch_up(connection, opener)
         whose = "AND e.id IN (SELECT entry_id FROM subjects WHERE digest = :digest)"
         parameters["digest"] = digest(index_key(connection), order.subject)  # type: ignore[assignment]
     rows = connection.execute(
@@ -105,19 +87,20 @@ def _choose(connection: sqlite3.Connection, run_id: str, order: ErasureOrder) ->
     return [one for one in found if one.field in order.only.get(one.payload_id // 16 - 1, nothing)]
 
 
-def _still_listed(connection: sqlite3.Connection, run_id: str, tenant: str | None) -> set[str]:
+def _still_listed(connection: Connection, run_id: str, tenant: str | None) -> set[str]:
     """Return the tenants of a run of whose part something is listed, or inherited."""
     rows = connection.execute(
-        f"SELECT tenant_id FROM entries WHERE run_id = ? AND (? IS NULL OR tenant_id = ?) GROUP BY tenant_id "  # noqa: S608
+        f"SELECT tenant_id FROM entries WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant) "  # noqa: S608
+        "GROUP BY tenant_id "
         f"HAVING max(seq) FILTER (WHERE kind IN {(*HIDDEN_KINDS, 'fork')}) > "
         f"coalesce(max(seq) FILTER (WHERE kind = 'erasure' AND code = '{DELETED}'), -1)",
-        (run_id, tenant, tenant),
+        {"run": run_id, "tenant": tenant},
     )
     return {row[0] for row in rows}
 
 
 def _bury(
-    appender: SqliteAppender, connection: sqlite3.Connection, run_id: str, order: ErasureOrder, tenant: str,
+    appender: SqlAppender, connection: Connection, run_id: str, order: ErasureOrder, tenant: str,
     chosen: list[Chosen],
 ) -> None:  # fmt: skip
     """Append the tombstone of one tenant's payloads."""
@@ -133,22 +116,21 @@ def _bury(
     expected(appender.append_all(connection, [draft])[0])
 
 
-def index_subjects(appender: SqliteAppender) -> bool:
+def index_subjects(appender: SqlAppender) -> bool:
     """Go on with the index of subjects, one page; True when it is complete."""
-    connection = appender.open()
-    return appender.transact(connection, lambda: catch_up(connection, _SUBJECT_PAGE))
+    return appender.transact(lambda connection: catch_up(connection, appender.opener, _SUBJECT_PAGE))
 
 
-def runs_of_subject(appender: SqliteAppender, subject: str, after: str, limit: int, tenant: str | None) -> list[str]:
+def runs_of_subject(appender: SqlAppender, subject: str, after: str, limit: int, tenant: str | None) -> list[str]:
     """Return runs that hold payloads of somebody."""
-    connection = appender.open()
 
-    def work() -> list[str]:
+    def work(connection: Connection) -> list[str]:
         rows = connection.execute(
-            "SELECT DISTINCT e.run_id FROM subjects s JOIN entries e ON e.id = s.entry_id WHERE s.digest = ? "
-            "AND e.run_id > ? AND (? IS NULL OR e.tenant_id = ?) ORDER BY e.run_id LIMIT ?",
-            (digest(index_key(connection), subject), after, tenant, tenant, limit),
+            "SELECT DISTINCT e.run_id FROM subjects s JOIN entries e ON e.id = s.entry_id "
+            "WHERE s.digest = :digest AND e.run_id > :after AND (:tenant IS NULL OR e.tenant_id = :tenant) "
+            "ORDER BY e.run_id LIMIT :limit",
+            {"digest": digest(index_key(connection), subject), "after": after, "tenant": tenant, "limit": limit},
         )
         return [row[0] for row in rows.fetchall()]
 
-    return appender.transact(connection, work)
+    return appender.transact(work)

@@ -1,49 +1,44 @@
-"""Whole runs out of SQLite, each over a connection of its own at one snapshot, so that other reads do not wait."""
+"""Whole runs, each over a connection of its own at one snapshot, so that other reads do not wait."""
 
 # ruff: noqa: S608 - statements are put together from constants of this module alone
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
-from meshflow.errors import LedgerError
-from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS, StoredEntry
+from meshflow.ledger.format.entry import FIELD_NUMBER, StoredEntry
 from meshflow.ledger.history import RunFilter
 from meshflow.ledger.outline import Outline
-from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.append import SqlAppender
+from meshflow.ledger.sql.database import Connection, Database, groups, stream
 from meshflow.ledger.sql.erase import VISIBLE, WAS_DELETED
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments
-from meshflow.ledger.sqlite.schema import EmptyFileError, OldSchemaError, explain, open_reader
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, grouped
 
 T = TypeVar("T")
 _PAGE = 256
 _SCOPE = "(:tenant IS NULL OR e.tenant_id = :tenant)"
 _OUTPUT = FIELD_NUMBER["output"]
 _OUTLINE = (
-    "SELECT e.step_index, e.node_id, e.verdict, e.code, e.cost_micro_usd, e.tokens, p.data, "
-    # The bytes '"output":"' occur nowhere else in the canonical body of a step: quotes inside texts are escaped.
-    'p.id IS NULL AND instr(e.body, CAST(\'"output":"\' AS BLOB)) > 0 '
-    f"FROM entries e LEFT JOIN payloads p ON p.id = e.id * 16 + {_OUTPUT} "
+    "SELECT e.step_index, e.node_id, e.verdict, e.code, e.cost_micro_usd, e.tokens, "
+    f"CASE WHEN p.id IS NULL THEN e.body END, {PAYLOAD} "
+    f"FROM entries e LEFT JOIN payloads p ON p.id = e.id * 16 + {_OUTPUT} {KEY} "
     f"WHERE e.run_id = :run AND e.step_index >= :start AND e.step_index < :stop "
     f"AND {_SCOPE} AND {VISIBLE} ORDER BY e.step_index"
 )
+# These bytes occur nowhere else in the canonical body of a step: quotes inside texts are escaped.
+_COMMITS_TO_OUTPUT = b'"output":"'
 _OUTPUTS = (
-    f"SELECT e.step_index, p.data FROM entries e JOIN payloads p ON p.id = e.id * 16 + {_OUTPUT} "
-    "WHERE e.run_id = :run AND e.step_index >= :start AND e.step_index < :stop "
-    f"AND e.step_index IN (SELECT value FROM json_each(:indexes)) AND {_SCOPE}"
+    f"SELECT e.step_index, {PAYLOAD} FROM entries e JOIN payloads p ON p.id = e.id * 16 + {_OUTPUT} {KEY} "
+    "WHERE e.run_id = ? AND e.step_index >= ? AND e.step_index < ? AND e.step_index IN (%s)"
 )
 _HISTORY = (
-    "SELECT e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, e.step_index, e.id, p.id % 16, p.salt, p.data "
-    "FROM entries e LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
+    f"SELECT e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, e.step_index, e.id, {PAYLOAD} "
+    f"FROM entries e LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} "
     f"WHERE e.run_id = :run AND {_SCOPE} ORDER BY e.seq, p.id"
 )
 _SPENDING = (
@@ -53,16 +48,16 @@ _SPENDING = (
 _COUNT_OF = {"commit": "commits", "reject": "rejects", "escalate": "escalates", "error": "errors"}
 
 
-class SqliteHistory:
-    """The reads of whole runs that a SQLite store adds to its own."""
+class SqlHistory:
+    """The reads of whole runs that a store in a database adds to its own."""
 
-    _appender: SqliteAppender
-    _path: Path
-    _busy_timeout_ms: int
-    _closed: bool
+    _appender: SqlAppender
+    _database: Database
 
-    async def open(self) -> None:
-        """Open for writing, which brings an old file to this version's schema."""
+    async def _apart(self, job: Callable[[Connection], T], *, scoped: bool = True) -> T | None:
+        raise NotImplementedError
+
+    async def _connected(self, *, scoped: bool = True) -> Connection | None:
         raise NotImplementedError
 
     async def find_runs(
@@ -73,13 +68,13 @@ class SqliteHistory:
 
     async def outline(self, run_id: str, tenant: str | None) -> Outline | None:
         """Return the steps of a run in outline."""
-        return await self._apart(partial(_outline, run_id, tenant))
+        return await self._apart(partial(_outline, run_id, tenant, self._appender.vault.opener()))
 
     async def outputs(self, run_id: str, indexes: Sequence[int], tenant: str | None) -> dict[int, bytes]:
         """Return the output payloads of steps, by step index."""
         if not indexes:
             return {}
-        return await self._apart(partial(_outputs, run_id, indexes, tenant)) or {}
+        return await self._apart(partial(_outputs, run_id, indexes, tenant, self._appender.vault.opener())) or {}
 
     async def spending(self, run_id: str, after: int, tenant: str | None) -> list[tuple[int, int, int]]:
         """Return what a run's own steps spent."""
@@ -94,62 +89,19 @@ class SqliteHistory:
         # A cancelled reader leaves its thread at work; the lock keeps the connection open until that has ended.
         lock = threading.Lock()
         try:
-            entries = _entries(connection, run_id, tenant)
+            rows = stream(connection, _HISTORY, {"run": run_id, "tenant": tenant}, _PAGE)
+            entries = grouped(self._appender.vault.opener().open_rows(rows))
             while page := await asyncio.to_thread(_page, entries, lock):
                 for entry in page:
                     yield entry
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+        except self._database.failures as error:
+            raise self._database.explain(error) from error
         finally:
             with lock:
                 connection.close()
 
-    async def _connected(self) -> sqlite3.Connection | None:
-        """Return a connection of its own, with a transaction begun; None when there is no ledger yet."""
-        if self._closed:
-            raise LedgerError("the ledger is closed")
 
-        def connect() -> sqlite3.Connection | None:
-            if not self._path.exists():
-                return None
-            try:
-                connection = self._appender.vault.reading(open_reader(self._path, self._busy_timeout_ms))
-            except EmptyFileError:
-                return None
-            connection.execute("BEGIN")
-            return connection
-
-        try:
-            return await asyncio.to_thread(connect)
-        except OldSchemaError:
-            await self.open()
-            return await asyncio.to_thread(connect)
-
-    async def _apart(self, job: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Run a function in a thread on a connection of its own; None when there is no ledger yet."""
-        connection = await self._connected()
-        if connection is None:
-            return None
-        with _explained(self._path):
-            return await asyncio.to_thread(_run_and_close, job, connection)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
-
-
-def _run_and_close(job: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-    try:
-        return job(connection)
-    finally:
-        connection.close()
-
-
-def _parts(connection: sqlite3.Connection, run_id: str) -> list[Segment]:
+def _parts(connection: Connection, run_id: str) -> list[Segment]:
     """Return where the steps of a run lie; a deleted run lists nothing that it inherited, and hands nothing on."""
     rows = connection.execute(LINEAGE, {"run": run_id}).fetchall()
     for place, row in enumerate(rows):
@@ -158,47 +110,34 @@ def _parts(connection: sqlite3.Connection, run_id: str) -> list[Segment]:
     return segments(rows)
 
 
-def _outline(run_id: str, tenant: str | None, connection: sqlite3.Connection) -> Outline | None:
-    known = "SELECT 1 FROM runs WHERE run_id = ? AND (? IS NULL OR tenant_id = ?)"
-    if connection.execute(known, (run_id, tenant, tenant)).fetchone() is None:
+def _outline(run_id: str, tenant: str | None, opener: Opener, connection: Connection) -> Outline | None:
+    known = "SELECT 1 FROM runs WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant)"
+    if connection.execute(known, {"run": run_id, "tenant": tenant}).fetchone() is None:
         return None
     outline = Outline(run_id)
     for part in _parts(connection, run_id):
         if part.run_id == run_id:
             outline.inherited = len(outline)
         parameters = {"run": part.run_id, "start": part.start, "stop": part.stop, "tenant": tenant}
-        for index, node, verdict, code, cost, tokens, output, erased in connection.execute(_OUTLINE, parameters):
-            outline.add(index, node, (verdict, code), cost, tokens, output, bool(erased))
+        rows = opener.open_rows(stream(connection, _OUTLINE, parameters))
+        for index, node, verdict, code, cost, tokens, body, _, _, output in rows:
+            erased = output is None and (body is None or _COMMITS_TO_OUTPUT in body)
+            outline.add(index, node, (verdict, code), cost, tokens, output, erased)
     return outline
 
 
 def _outputs(
-    run_id: str, indexes: Sequence[int], tenant: str | None, connection: sqlite3.Connection
+    run_id: str, indexes: Sequence[int], tenant: str | None, opener: Opener, connection: Connection
 ) -> dict[int, bytes]:
-    wanted = orjson.dumps(list(indexes)).decode()
     found: dict[int, bytes] = {}
+    scope = "" if tenant is None else " AND e.tenant_id = ?"
     for part in _parts(connection, run_id):
-        parameters = {
-            "run": part.run_id, "start": part.start, "stop": part.stop, "indexes": wanted, "tenant": tenant
-        }  # fmt: skip
-        found.update(connection.execute(_OUTPUTS, parameters).fetchall())
+        for marks, values in groups([index for index in indexes if part.start <= index < part.stop]):
+            sql = _OUTPUTS % marks + scope
+            more = () if tenant is None else (tenant,)
+            rows = connection.execute(sql, (part.run_id, part.start, part.stop, *values, *more))
+            found |= {index: data for index, _, _, data in opener.open_rows(rows) if data is not None}
     return found
-
-
-def _entries(connection: sqlite3.Connection, run_id: str, tenant: str | None) -> Iterator[StoredEntry]:
-    entry: StoredEntry | None = None
-    payloads: dict[str, tuple[bytes, bytes]] = {}
-    rows = connection.execute(_HISTORY, {"run": run_id, "tenant": tenant})
-    for run, seq, prev, digest, body, index, entry_id, number, salt, data in rows:
-        if entry is None or entry.position != entry_id - 1:
-            if entry is not None:
-                yield entry
-            payloads = {}
-            entry = StoredEntry(run, seq, prev, digest, body, payloads, index, entry_id - 1)
-        if number is not None and number < len(FIELDS):
-            payloads[FIELDS[number]] = (salt, data)
-    if entry is not None:
-        yield entry
 
 
 def _page(entries: Iterator[StoredEntry], lock: threading.Lock) -> list[StoredEntry]:
@@ -207,7 +146,7 @@ def _page(entries: Iterator[StoredEntry], lock: threading.Lock) -> list[StoredEn
 
 
 def _find_runs(
-    where: RunFilter, limit: int, offset: int, before: str | None, tenant: str | None, connection: sqlite3.Connection
+    where: RunFilter, limit: int, offset: int, before: str | None, tenant: str | None, connection: Connection
 ) -> list[str]:
     part = "SELECT 1 FROM runs t WHERE t.run_id = r.run_id AND (:tenant IS NULL OR t.tenant_id = :tenant) AND"
     terms = ["r.first_seq = 0" if tenant is None else "r.tenant_id = :tenant"]
@@ -226,14 +165,14 @@ def _find_runs(
         )
     if where.tool is not None:
         terms.append(
-            "EXISTS (SELECT 1 FROM entries e WHERE e.run_id = r.run_id AND e.step_index IS NOT NULL "
-            f"AND instr(e.body, :tool) > 0 AND {_SCOPE})"
+            "EXISTS (SELECT 1 FROM run_tools n WHERE n.run_id = r.run_id AND n.tool = :tool "
+            "AND (:tenant IS NULL OR n.tenant_id = :tenant))"
         )
     rows = connection.execute(
         f"SELECT r.run_id FROM runs r WHERE {' AND '.join(terms)} ORDER BY r.id DESC LIMIT :limit OFFSET :offset",
         {
             "tenant": tenant, "before": before, "since": where.since_us, "until": where.until_us, "node": where.node,
-            "tool": b'"tool":' + orjson.dumps(where.tool), "limit": limit, "offset": offset,
+            "tool": where.tool, "limit": limit, "offset": offset,
         },
     )  # fmt: skip
     return [row[0] for row in rows]

@@ -1,8 +1,7 @@
-"""Legal holds in SQLite: placed and released under a record, and looked up by every erasure in its own transaction."""
+"""Legal holds: placed and released under a record, and looked up by every erasure in its own transaction."""
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from typing import Any
 
@@ -10,9 +9,11 @@ from meshflow.errors import LedgerError
 from meshflow.ledger.erasure import LegalHoldError
 from meshflow.ledger.format.entry import VERSION, seal
 from meshflow.ledger.format.steps import timestamp
-from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.batch import expected
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.jobs import owner
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
 from meshflow.ledger.sql.subjects import APPROVER, PRINCIPAL, digest, index_key, names_in
 
 HOLDS_RUN = "meshflow.holds"
@@ -30,36 +31,36 @@ _IN_FORCE = (
 
 
 def place_hold(
-    appender: SqliteAppender, run_id: str | None, subject: str | None, reason: str, authority: str,
+    appender: SqlAppender, run_id: str | None, subject: str | None, reason: str, authority: str,
     tenant: str | None, at_us: int,
 ) -> int:  # fmt: skip
     """Place a hold and append its record."""
-    connection = appender.open()
 
-    def work() -> int:
+    def work(connection: Connection) -> int:
         if run_id is not None:
             appender.known_head(connection, run_id, tenant)
         name = digest(index_key(connection), subject).hex() if subject is not None else None
-        cursor = connection.execute(
-            "INSERT INTO holds VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)", (tenant, run_id, name, reason, authority, at_us)
+        connection.execute(
+            "INSERT INTO holds (tenant_id, run_id, subject, reason, authority, at_us) VALUES (?, ?, ?, ?, ?, ?)",
+            (tenant, run_id, name, reason, authority, at_us),
         )
-        number = int(cursor.lastrowid or 0)
+        number: int = connection.execute("SELECT max(id) FROM holds").fetchone()[0]  # under the lock, so it is ours
         _record(appender, connection, number, "hold", run_id, (reason, authority), tenant, at_us)
         return number
 
-    return appender.transact(connection, work)
+    return appender.transact(work)
 
 
 def release_hold(
-    appender: SqliteAppender, number: int, reason: str, authority: str, tenant: str | None, at_us: int
+    appender: SqlAppender, number: int, reason: str, authority: str, tenant: str | None, at_us: int
 ) -> bool:
     """Release a hold and append a record of that."""
-    connection = appender.open()
 
-    def work() -> bool:
+    def work(connection: Connection) -> bool:
         row = connection.execute(
-            "SELECT run_id, released_at_us, tenant_id FROM holds WHERE id = ? AND (? IS NULL OR tenant_id = ?)",
-            (number, tenant, tenant),
+            "SELECT run_id, released_at_us, tenant_id FROM holds WHERE id = :hold "
+            "AND (:tenant IS NULL OR tenant_id = :tenant)",
+            {"hold": number, "tenant": tenant},
         ).fetchone()
         if row is None:
             raise LedgerError(f"the ledger has no hold {number}")
@@ -69,11 +70,11 @@ def release_hold(
         _record(appender, connection, number, "release", row[0], (reason, authority), row[2], at_us)
         return True
 
-    return appender.transact(connection, work)
+    return appender.transact(work)
 
 
 def _record(
-    appender: SqliteAppender, connection: sqlite3.Connection, number: int, code: str, run_id: str | None,
+    appender: SqlAppender, connection: Connection, number: int, code: str, run_id: str | None,
     why: tuple[str, str], tenant: str | None, at_us: int,
 ) -> None:  # fmt: skip
     if run_id is not None:
@@ -92,12 +93,12 @@ def _record(
     expected(appender.append_all(connection, [draft])[0])
 
 
-def holds(appender: SqliteAppender, released: bool, tenant: str | None) -> list[dict[str, Any]]:
+def holds(connection: Connection, released: bool, tenant: str | None) -> list[dict[str, Any]]:
     """Return the holds that a tenant placed, or all."""
-    rows = appender.open().execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM holds WHERE (? OR released_at_us IS NULL) "  # noqa: S608 - names from above
-        "AND (? IS NULL OR tenant_id = ?) ORDER BY id",
-        (released, tenant, tenant),
+    rows = connection.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM holds WHERE (:released OR released_at_us IS NULL) "  # noqa: S608
+        "AND (:tenant IS NULL OR tenant_id = :tenant) ORDER BY id",
+        {"released": released, "tenant": tenant},
     )
     return [_hold_dict(dict(zip(_COLUMNS, row, strict=True))) for row in rows.fetchall()]
 
@@ -115,10 +116,12 @@ def _hold_dict(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse_held(connection: sqlite3.Connection, run_id: str, tenant: str | None, payload_ids: list[int]) -> None:
+def refuse_held(
+    connection: Connection, opener: Opener, run_id: str, tenant: str | None, payload_ids: list[int]
+) -> None:
     """Raise LegalHoldError when a hold covers the run, or whoever the payloads to be erased belong to."""
     found = connection.execute(_IN_FORCE, {"run": run_id, "tenant": tenant}).fetchone()
-    found = found or _held_subject(connection, tenant, payload_ids)
+    found = found or _held_subject(connection, opener, tenant, payload_ids)
     if found is None:
         return
     number, whose, reason = found
@@ -129,7 +132,7 @@ def refuse_held(connection: sqlite3.Connection, run_id: str, tenant: str | None,
 
 
 def _held_subject(
-    connection: sqlite3.Connection, tenant: str | None, payload_ids: list[int]
+    connection: Connection, opener: Opener, tenant: str | None, payload_ids: list[int]
 ) -> tuple[int, str | None, str] | None:
     """Return a hold on somebody whose entries are about to lose payloads, whatever the fields."""
     held: dict[bytes, tuple[int, str | None, str]] = {
@@ -146,8 +149,9 @@ def _held_subject(
     for entry_id in sorted({payload_id // 16 for payload_id in payload_ids}):
         for number in (PRINCIPAL, APPROVER):
             place = (entry_id * 16 + number,)
-            row = connection.execute("SELECT data FROM clear_payloads WHERE id = ?", place).fetchone()
-            for name in names_in(number, row[0]) if row is not None else ():
-                if (found := held.get(digest(key, name))) is not None:
-                    return found
+            rows = connection.execute(f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id = ?", place)  # noqa: S608
+            for payload_id, _, data in opener.open_rows(rows):
+                for name in names_in(number, data) if payload_id is not None else ():
+                    if (found := held.get(digest(key, name))) is not None:
+                        return found
     return None

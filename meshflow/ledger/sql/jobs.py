@@ -1,24 +1,23 @@
-"""What happens to whole runs in SQLite: close and fork; each in one transaction of the appender."""
+"""What happens to whole runs: close and fork; each in one transaction of the appender."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.chain import genesis_hash
 from meshflow.ledger.format.entry import VERSION, Written, fork_fields, seal
-from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.batch import expected
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.lineage import step_hash
 
 
-def close_run(appender: SqliteAppender, run_id: str, tenant: str | None, at_us: int) -> Written:
+def close_run(appender: SqlAppender, run_id: str, tenant: str | None, at_us: int) -> Written:
     """Append the closing entry with the count of entries before it."""
-    connection = appender.open()
 
-    def work() -> Written:
+    def work(connection: Connection) -> Written:
         head = appender.known_head(connection, run_id, tenant)
         if tenant is not None and head.tenants != {tenant}:
             raise LedgerError(f"run {run_id!r} is not this tenant's alone; close it without a tenant scope")
@@ -37,17 +36,16 @@ def close_run(appender: SqliteAppender, run_id: str, tenant: str | None, at_us: 
         draft = seal({**fields, "count": head.seq, "unfinished": open_intents}, {})
         return expected(appender.append_all(connection, [draft])[0])
 
-    return appender.transact(connection, work)
+    return appender.transact(work)
 
 
 def fork_run(
-    appender: SqliteAppender, run_id: str, parent_run_id: str, from_step: int, tenant: str | None, at_us: int,
+    appender: SqlAppender, run_id: str, parent_run_id: str, from_step: int, tenant: str | None, at_us: int,
     fields: Mapping[str, Any] | None = None,
 ) -> Written:  # fmt: skip
     """Begin a run that inherits the parent's steps before ``from_step``, by reference."""
-    connection = appender.open()
 
-    def work() -> Written:
+    def work(connection: Connection) -> Written:
         parent = appender.known_head(connection, parent_run_id, tenant)
         if tenant is not None and parent.tenants != {tenant}:
             raise LedgerError(f"run {parent_run_id!r} is not this tenant's alone; fork it without a tenant scope")
@@ -62,10 +60,10 @@ def fork_run(
         appender.started(connection, [run_id])
         return expected(appender.append_each(connection, [draft])[0])
 
-    return appender.transact(connection, work)
+    return appender.transact(work)
 
 
-def owner(connection: sqlite3.Connection, run_id: str) -> str:
+def owner(connection: Connection, run_id: str) -> str:
     """Return the tenant that began a run."""
     row = connection.execute("SELECT tenant_id FROM runs WHERE run_id = ? AND first_seq = 0", (run_id,)).fetchone()
     if row is None:

@@ -1,16 +1,17 @@
-"""Which run holds which steps of a forked run in SQLite."""
+"""Which run holds which steps of a forked run."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from meshflow.ledger.sql.database import Connection
+
 LINEAGE = (
     "WITH RECURSIVE line (run_id, parent_run_id, parent_steps, depth) AS ("
-    "SELECT run_id, parent_run_id, parent_steps, 0 FROM runs WHERE run_id = :run AND first_seq = 0 UNION ALL "
-    "SELECT r.run_id, r.parent_run_id, r.parent_steps, depth + 1 FROM line l "
-    "JOIN runs r ON r.run_id = l.parent_run_id AND r.first_seq = 0 WHERE depth < 1000) "
+    "SELECT r.run_id, r.parent_run_id, r.parent_steps, 0 FROM runs r WHERE r.run_id = :run AND r.first_seq = 0 "
+    "UNION ALL SELECT r.run_id, r.parent_run_id, r.parent_steps, l.depth + 1 FROM line l "
+    "JOIN runs r ON r.run_id = l.parent_run_id AND r.first_seq = 0 WHERE l.depth < 1000) "
     "SELECT run_id, parent_steps FROM line ORDER BY depth"
 )
 """Rows of a run and those it comes from, itself first; ``segments`` reads them."""
@@ -36,7 +37,7 @@ def segments(rows: Iterable[Any]) -> list[Segment]:
     return found[::-1]
 
 
-def step_hash(connection: sqlite3.Connection, run_id: str, index: int) -> bytes | None:
+def step_hash(connection: Connection, run_id: str, index: int) -> bytes | None:
     """Return the entry hash of a step in a run's history, inherited or not."""
     for segment in segments(connection.execute(LINEAGE, {"run": run_id}).fetchall()):
         if segment.start <= index < segment.stop:

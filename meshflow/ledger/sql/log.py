@@ -1,14 +1,16 @@
-"""The log of a SQLite ledger: its row, its tiles, and what the entries say of them."""
+"""The log of a ledger in a database: its row, its tiles, and what the entries say of them."""
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Sequence
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.log import Log, Recall, Tile
 from meshflow.ledger.format.merkle import Frontier, leaf_hash
+from meshflow.ledger.sql.database import Connection
+
+_CHUNK = 4_096
 
 
 def new_origin() -> str:
@@ -16,12 +18,12 @@ def new_origin() -> str:
     return f"meshflow.local/{uuid.uuid4().hex}"
 
 
-def create_log(connection: sqlite3.Connection, origin: str) -> None:
+def create_log(connection: Connection, origin: str) -> None:
     """Put in the empty log."""
-    connection.execute("INSERT INTO log VALUES (1, ?, 0, x'')", (origin,))
+    connection.execute("INSERT INTO log VALUES (1, ?, 0, ?)", (origin, b""))
 
 
-def recall_from(connection: sqlite3.Connection) -> Recall:
+def recall_from(connection: Connection) -> Recall:
     """Return how to fetch stored hashes of the log."""
 
     def recall(level: int, start: int, stop: int) -> list[bytes]:
@@ -52,7 +54,7 @@ def _sound(data: object, length: int) -> bytes:
     return data
 
 
-def load_log(connection: sqlite3.Connection) -> tuple[str, Log]:
+def load_log(connection: Connection) -> tuple[str, Log]:
     """Return the log's origin and the log as it stands; LedgerError when its row makes no sense."""
     row = connection.execute("SELECT origin, size, frontier FROM log").fetchone()
     try:
@@ -62,8 +64,16 @@ def load_log(connection: sqlite3.Connection) -> tuple[str, Log]:
         raise LedgerError(f"the state of the log is damaged ({error}); verify the ledger") from error
 
 
-def save_log(connection: sqlite3.Connection, log: Log, tiles: Sequence[Tile]) -> None:
+def save_log(connection: Connection, log: Log, tiles: Sequence[Tile]) -> None:
     """Store what has been appended since it was loaded."""
     if tiles:
         connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", tiles)
     connection.execute("UPDATE log SET size = ?, frontier = ?", (log.size, log.frontier.to_bytes()))
+
+
+def build_log(connection: Connection) -> None:
+    """Append every entry that the log does not hold yet."""
+    _, log = load_log(connection)
+    rows = connection.execute("SELECT entry_hash FROM entries WHERE id > ? ORDER BY id", (log.size,))
+    while chunk := rows.fetchmany(_CHUNK):
+        save_log(connection, log, log.extend([row[0] for row in chunk]))

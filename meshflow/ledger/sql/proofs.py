@@ -1,8 +1,7 @@
-"""Proofs from the log of a SQLite ledger; every function reads at the caller's snapshot."""
+"""Proofs from the log of a ledger; every function reads at the caller's snapshot."""
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from meshflow.errors import LedgerError
@@ -10,6 +9,7 @@ from meshflow.ledger.format.checkpoints import read_checkpoint
 from meshflow.ledger.format.log import Nodes
 from meshflow.ledger.format.merkle import consistency_proof, inclusion_proof, range_root
 from meshflow.ledger.format.signers import SignerRow
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import load_log, recall_from
 
 
@@ -17,7 +17,7 @@ class UncoveredError(LedgerError):
     """The entry has come after the newest checkpoint."""
 
 
-def origin_and_size(connection: sqlite3.Connection) -> tuple[str, int]:
+def origin_and_size(connection: Connection) -> tuple[str, int]:
     """Return the log's name and its number of leaves."""
     row = connection.execute("SELECT origin, size FROM log").fetchone()
     if row is None or not isinstance(row[0], str) or not isinstance(row[1], int):
@@ -25,36 +25,36 @@ def origin_and_size(connection: sqlite3.Connection) -> tuple[str, int]:
     return row[0], row[1]
 
 
-def newest_checkpoint(connection: sqlite3.Connection) -> tuple[int, str] | None:
+def newest_checkpoint(connection: Connection) -> tuple[int, str] | None:
     """Return size and note of the newest checkpoint."""
     row = connection.execute("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
     return (row[0], row[1]) if row is not None else None
 
 
-def signer_rows(connection: sqlite3.Connection) -> list[SignerRow]:
+def signer_rows(connection: Connection) -> list[SignerRow]:
     """Return the keys that the log was signed with, the oldest first."""
     return connection.execute("SELECT verifier, since_size, note FROM signers ORDER BY id").fetchall()
 
 
-def root_at(connection: sqlite3.Connection, size: int) -> bytes:
+def root_at(connection: Connection, size: int) -> bytes:
     """Return the root that the log had at a size."""
     return range_root(Nodes(recall_from(connection)), 0, size)
 
 
-def _nodes(connection: sqlite3.Connection) -> Nodes:
+def _nodes(connection: Connection) -> Nodes:
     """Return the log's nodes, its right edge as the log's row has it: whoever checks a proof notices a wrong one."""
     return Nodes(recall_from(connection), load_log(connection)[1].frontier)
 
 
 def prove(
-    connection: sqlite3.Connection, run_id: str, seq: int | None, step_index: int | None, tenant: str | None
+    connection: Connection, run_id: str, seq: int | None, step_index: int | None, tenant: str | None
 ) -> dict[str, Any]:
     """Return the entry, its path to the root of the newest checkpoint, and that checkpoint."""
     place, value = ("step_index", step_index) if seq is None else ("seq", seq)
     row = connection.execute(
         "SELECT id, seq, step_index, kind, step_id, prev_hash, entry_hash, body FROM entries "  # noqa: S608
-        f"WHERE run_id = ? AND {place} = ? AND (? IS NULL OR tenant_id = ?)",
-        (run_id, value, tenant, tenant),
+        f"WHERE run_id = :run AND {place} = :value AND (:tenant IS NULL OR tenant_id = :tenant)",
+        {"run": run_id, "value": value, "tenant": tenant},
     ).fetchone()
     if row is None:
         raise LedgerError(f"run {run_id!r} has no entry with {place} {value}")
@@ -81,7 +81,7 @@ def prove(
     }
 
 
-def prove_consistency(connection: sqlite3.Connection, old_size: int) -> dict[str, Any]:
+def prove_consistency(connection: Connection, old_size: int) -> dict[str, Any]:
     """Return what shows that the newest checkpoint's log begins with the one of an older size."""
     newest = newest_checkpoint(connection)
     if newest is None or not 0 <= old_size <= newest[0]:

@@ -1,10 +1,8 @@
-"""Signing the log of a SQLite ledger inside the transaction that extends it."""
+"""Signing the log of a ledger inside the transaction that extends it."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.checkpoints import Checkpoint, rotation_text
@@ -12,7 +10,10 @@ from meshflow.ledger.format.keys import KeySource
 from meshflow.ledger.format.log import Log, Nodes
 from meshflow.ledger.format.merkle import range_root
 from meshflow.ledger.format.notes import Signer, sign_note
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import recall_from
+
+_ADD_SIGNER = "INSERT INTO signers (verifier, since_size, note) VALUES (?, ?, ?)"
 
 
 class LogSigner:
@@ -22,34 +23,34 @@ class LogSigner:
     checkpoint is signed that contradicts it.
     """
 
-    def __init__(self, source: KeySource | None, every: int, now_us: Callable[[], int], path: Path) -> None:
+    def __init__(self, source: KeySource | None, every: int, now_us: Callable[[], int], name: str) -> None:
         self._source = source
         self._every = every
         self._now_us = now_us
-        self._path = path
+        self._name = name
         self._key: Signer | None = None
         self._signed = 0
 
-    def take_up(self, connection: sqlite3.Connection, origin: str, log: Log) -> None:
+    def take_up(self, connection: Connection, origin: str, log: Log) -> None:
         """Check the key and the newest checkpoint against what the ledger holds."""
         row = connection.execute("SELECT size, root FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
         self._signed = row[0] if row is not None else 0
         if row is not None and _root_at(connection, log, row[0]) != row[1]:
             raise LedgerError(
-                f"ledger {self._path}: its log contradicts the checkpoint signed at size {row[0]}; nothing more is "
-                "signed. Keep the file as it is, and verify it"
+                f"ledger {self._name}: its log contradicts the checkpoint signed at size {row[0]}; nothing more is "
+                "signed. Keep it as it is, and verify it"
             )
         if self._source is not None:
             self._key = self._current(connection, origin, log)
 
-    def _current(self, connection: sqlite3.Connection, origin: str, log: Log) -> Signer:
+    def _current(self, connection: Connection, origin: str, log: Log) -> Signer:
         assert self._source is not None  # noqa: S101 - asked for with a source alone
         row = connection.execute("SELECT verifier FROM signers ORDER BY id DESC LIMIT 1").fetchone()
         if row is not None and self._key is not None and str(self._key.verifier) == row[0]:
             return self._key
         key = self._source.load(origin, row is None)
         if row is None:
-            connection.execute("INSERT INTO signers VALUES (NULL, ?, ?, '')", (str(key.verifier), log.size))
+            connection.execute(_ADD_SIGNER, (str(key.verifier), log.size, ""))
         elif str(key.verifier) != row[0]:
             key = self._after_rotation(row[0])
         return key
@@ -60,18 +61,18 @@ class LogSigner:
         pending = self._source.pending()
         if pending is None or str(pending.verifier) != wanted:
             raise LedgerError(
-                f"ledger {self._path} is signed with key {wanted.split('+')[1]}, and the key given is another one; "
+                f"ledger {self._name} is signed with key {wanted.split('+')[1]}, and the key given is another one; "
                 "give that key, or hand over from it with rotate_key"
             )
         self._source.promote()
         return pending
 
-    def settle(self, connection: sqlite3.Connection, origin: str, log: Log) -> None:
+    def settle(self, connection: Connection, origin: str, log: Log) -> None:
         """Sign what the transaction has appended, when it is time."""
         if self._key is not None and log.size - self._signed >= self._every:
             self.sign(connection, origin, log)
 
-    def sign(self, connection: sqlite3.Connection, origin: str, log: Log) -> None:
+    def sign(self, connection: Connection, origin: str, log: Log) -> None:
         """Sign the log as it is, unless that is done."""
         if self._key is None:
             raise LedgerError("this ledger is open without a signing key; give one to sign checkpoints")
@@ -80,12 +81,12 @@ class LogSigner:
         checkpoint = Checkpoint(origin, log.size, log.frontier.root())
         note = checkpoint.sign(self._key)
         connection.execute(
-            "INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?)",
+            "INSERT INTO checkpoints VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (log.size, checkpoint.root, self._now_us(), note),
         )
         self._signed = log.size
 
-    def rotate(self, connection: sqlite3.Connection, origin: str, log: Log, new: KeySource | None) -> str:
+    def rotate(self, connection: Connection, origin: str, log: Log, new: KeySource | None) -> str:
         """Sign the log with the old key, have it vouch for a new one, and return the new verifier."""
         if self._key is None or self._source is None:
             raise LedgerError("this ledger is open without a signing key, so there is nothing to hand over from")
@@ -93,7 +94,7 @@ class LogSigner:
         key = self._source.prepare(origin) if new is None else new.load(origin, True)
         checkpoint = Checkpoint(origin, log.size, log.frontier.root())
         note = sign_note(rotation_text(checkpoint, self._key.verifier, key.verifier), self._key)
-        connection.execute("INSERT INTO signers VALUES (NULL, ?, ?, ?)", (str(key.verifier), log.size, note))
+        connection.execute(_ADD_SIGNER, (str(key.verifier), log.size, note))
         return str(key.verifier)
 
     def rotated(self, new: KeySource | None) -> None:
@@ -105,7 +106,7 @@ class LogSigner:
         self._key = None
 
 
-def _root_at(connection: sqlite3.Connection, log: Log, size: int) -> bytes | None:
+def _root_at(connection: Connection, log: Log, size: int) -> bytes | None:
     if size == log.size:
         return log.frontier.root()
     return range_root(Nodes(recall_from(connection)), 0, size) if size < log.size else None

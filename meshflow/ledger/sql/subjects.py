@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hmac
 import os
-import sqlite3
 from typing import Any
 
 from meshflow.ledger.format.canonical import payload_value
 from meshflow.ledger.format.entry import FIELD_NUMBER
+from meshflow.ledger.sql.database import Connection
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
 
 PRINCIPAL, APPROVER = FIELD_NUMBER["principal"], FIELD_NUMBER["approver"]
 _CHUNK = 4_096
+_NAMING = f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id BETWEEN ? AND ? AND p.id % 16 IN (?, ?)"  # noqa: S608
 
 
-def index_key(connection: sqlite3.Connection) -> bytes:
+def index_key(connection: Connection) -> bytes:
     """Return the secret key of the digests, made on first use; inside a transaction."""
     row = connection.execute("SELECT key FROM subject_index").fetchone()
     if row is None:
@@ -35,7 +37,7 @@ def names_in(field_number: int, data: bytes) -> set[str]:
     return {name for name in found if isinstance(name, str) and name}
 
 
-def catch_up(connection: sqlite3.Connection, limit: int | None = None) -> bool:
+def catch_up(connection: Connection, opener: Opener, limit: int | None = None) -> bool:
     """Index what was written since the last time, at most ``limit`` entries; True when nothing is left to index."""
     key = index_key(connection)
     last: int = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0]
@@ -43,18 +45,20 @@ def catch_up(connection: sqlite3.Connection, limit: int | None = None) -> bool:
     stop = last if limit is None else min(last, upto + limit)
     while upto < stop:
         chunk = min(stop, upto + _CHUNK)
-        rows = connection.execute(
-            "SELECT id, data FROM clear_payloads WHERE id BETWEEN ? AND ? AND id % 16 IN (?, ?)",
-            ((upto + 1) * 16, chunk * 16 + 15, PRINCIPAL, APPROVER),
-        ).fetchall()
-        found = {(digest(key, name), id_ // 16) for id_, data in rows for name in names_in(id_ % 16, data)}
-        connection.executemany("INSERT OR IGNORE INTO subjects VALUES (?, ?)", sorted(found))
+        rows = connection.execute(_NAMING, ((upto + 1) * 16, chunk * 16 + 15, PRINCIPAL, APPROVER)).fetchall()
+        found = {
+            (digest(key, name), id_ // 16)
+            for id_, _, data in opener.open_rows(rows)
+            if id_ is not None
+            for name in names_in(id_ % 16, data)
+        }
+        connection.executemany("INSERT INTO subjects VALUES (?, ?) ON CONFLICT DO NOTHING", sorted(found))
         upto = chunk
     connection.execute("UPDATE subject_index SET upto = ?", (stop,))
     return stop == last
 
 
-def forget(connection: sqlite3.Connection, payload_ids: list[int]) -> None:
+def forget(connection: Connection, payload_ids: list[int]) -> None:
     """Take entries out of the index whose names are erased."""
     ids = [(one // 16,) for one in payload_ids if one % 16 in (PRINCIPAL, APPROVER)]
     connection.executemany("DELETE FROM subjects WHERE entry_id = ?", ids)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
+
+from meshflow.ledger.sql.database import Connection
 
 _VERDICTS = ("commit", "reject", "escalate", "error")
 _NAMES = (
@@ -14,12 +15,13 @@ _NAMES = (
 
 
 class RunTotals:
-    """Sums up a run as its entries pass, and compares with the rows of ``runs`` and ``run_nodes``."""
+    """Sums up a run as its entries pass, and compares with the rows of ``runs``, ``run_nodes`` and ``run_tools``."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._rows: dict[Any, list[Any]] = {}
         self._nodes: dict[tuple[Any, Any], int] = {}
+        self._tools: dict[tuple[Any, Any], int] = {}
 
     def add(self, seq: int, columns: tuple[Any, ...], document: Mapping[str, Any]) -> None:
         """Count an entry."""
@@ -41,8 +43,10 @@ class RunTotals:
         row[12] = end if row[12] is None else max(row[12], end)
         if node is not None:
             self._nodes.setdefault((tenant, node), seq)
+        if type(tool := document.get("tool")) is str:
+            self._tools.setdefault((tenant, tool), seq)
 
-    def differences(self, connection: sqlite3.Connection) -> list[str]:
+    def differences(self, connection: Connection) -> list[str]:
         """Return what the index of runs says otherwise."""
         stored = {
             row[0]: list(row[1:])
@@ -60,9 +64,12 @@ class RunTotals:
                 wrong = [name for name, ours, its in zip(_NAMES, mine, theirs, strict=True) if repr(ours) != repr(its)]
                 if wrong:
                     problems.append(f"the index of runs does not say what the entries say of {', '.join(wrong)}")
-        nodes = connection.execute(
-            "SELECT tenant_id, node_id, first_seq FROM run_nodes WHERE run_id = ?", (self._run_id,)
-        ).fetchall()
-        if {(tenant, node): seq for tenant, node, seq in nodes} != self._nodes:
-            problems.append("the index of nodes does not say what the entries say")
+        for what, first in (("node", self._nodes), ("tool", self._tools)):
+            column = "node_id" if what == "node" else what
+            rows = connection.execute(
+                f"SELECT tenant_id, {column}, first_seq FROM run_{what}s WHERE run_id = ?",  # noqa: S608 - ours
+                (self._run_id,),
+            )
+            if {(tenant, name): seq for tenant, name, seq in rows} != first:
+                problems.append(f"the index of {what}s does not say what the entries say")
         return problems

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from meshflow.ledger.format.entry import COLUMNS
-from meshflow.ledger.sql.log import create_log, load_log, new_origin, save_log
-from meshflow.ledger.sqlite.tables import ENTRIES, ERASURE, LOG, RUNS, TRIGGERS, run_script
-
-_CHUNK = 4_096
+from meshflow.ledger.sql.log import build_log, create_log, new_origin
+from meshflow.ledger.sqlite.tables import ENTRIES, ERASURE, LOG, RUNS, TOOL_TRIGGERS, TOOLS, TRIGGERS, run_script
 
 
 def from_version_1(connection: sqlite3.Connection) -> None:
@@ -20,7 +18,7 @@ def from_version_1(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE entries RENAME TO entries_1")
     connection.execute("ALTER TABLE runs RENAME TO runs_1")
     connection.execute("ALTER TABLE payloads ADD COLUMN key_id INTEGER")
-    run_script(connection, ENTRIES + RUNS + LOG + ERASURE)
+    run_script(connection, ENTRIES + RUNS + TOOLS + LOG + ERASURE)
     _copy_entries(connection)
     sum_runs(connection)
     create_log(connection, new_origin())
@@ -28,6 +26,13 @@ def from_version_1(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE entries_1")
     connection.execute("DROP TABLE runs_1")
     run_script(connection, TRIGGERS)
+
+
+def from_version_2(connection: sqlite3.Connection) -> None:
+    """Give the ledger its index of tools."""
+    run_script(connection, TOOLS)
+    list_tools(connection)
+    run_script(connection, TOOL_TRIGGERS)
 
 
 def _copy_entries(connection: sqlite3.Connection) -> None:
@@ -62,11 +67,14 @@ def sum_runs(connection: sqlite3.Connection) -> None:
         "INSERT INTO run_nodes SELECT run_id, tenant_id, node_id, min(seq) FROM entries "
         "WHERE kind = 'step' AND node_id IS NOT NULL GROUP BY run_id, tenant_id, node_id"
     )
+    list_tools(connection)
 
 
-def build_log(connection: sqlite3.Connection) -> None:
-    """Append every entry that the log does not hold yet."""
-    _, log = load_log(connection)
-    rows = connection.execute("SELECT entry_hash FROM entries WHERE id > ? ORDER BY id", (log.size,))
-    while chunk := rows.fetchmany(_CHUNK):
-        save_log(connection, log, log.extend([row[0] for row in chunk]))
+def list_tools(connection: sqlite3.Connection) -> None:
+    """Fill the index of tools, which is empty."""
+    connection.execute(
+        "INSERT INTO run_tools SELECT run_id, tenant_id, tool, min(seq) FROM ("
+        "SELECT run_id, tenant_id, seq, "
+        "CASE json_valid(CAST(body AS TEXT)) WHEN 1 THEN json_extract(CAST(body AS TEXT), '$.tool') END AS tool "
+        "FROM entries WHERE kind = 'step') WHERE typeof(tool) = 'text' GROUP BY run_id, tenant_id, tool"
+    )

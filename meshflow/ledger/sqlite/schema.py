@@ -1,4 +1,4 @@
-"""The SQLite file: its tables, how it is opened, and what its errors mean."""
+"""The SQLite file: how it is opened, what is in it, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import time
 from pathlib import Path
 
 from meshflow.errors import LedgerError
+from meshflow.ledger.sql.database import EmptyLedgerError, OldSchemaError
 from meshflow.ledger.sql.log import create_log, new_origin
-from meshflow.ledger.sqlite.migrate import from_version_1
+from meshflow.ledger.sqlite.migrate import from_version_1, from_version_2
 from meshflow.ledger.sqlite.tables import SCHEMA_VERSION, TABLES, run_script
 
 APPLICATION_ID = 0x4D46_4C47  # "MFLG", so that no other database is taken for a ledger
-
-
-class EmptyFileError(LedgerError):
-    """The file is there and holds nothing, as while another process makes the ledger; it reads as an empty one."""
-
-
-class OldSchemaError(LedgerError):
-    """The file is of an older schema; opening it for writing brings it up to date."""
 
 
 def open_writer(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
@@ -69,6 +62,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         elif version == 1:
             from_version_1(connection)
+        elif version == 2:
+            from_version_2(connection)
         if version != SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
@@ -122,7 +117,7 @@ def open_reader(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
                 return connection
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")
-            raise EmptyFileError(f"{path} holds nothing yet")
+            raise EmptyLedgerError(f"{path} holds nothing yet")
         except sqlite3.Error as error:
             failure = error
             if connection is not None:
@@ -153,13 +148,8 @@ _MEANING = (
 )
 
 
-def explain(error: sqlite3.Error, path: Path) -> LedgerError:
+def explain(error: Exception, path: Path) -> LedgerError:
     """Return what an error of SQLite means to an operator."""
-    if "user-defined function" in str(error):  # SQLite keeps no more of what a function of ours raised
-        return LedgerError(
-            f"ledger {path}: payloads are encrypted, and the key-encryption key given does not open them, or none was "
-            "given; nothing was changed. Give the key that they were written with"
-        )
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     meaning = next((text for prefix, text in _MEANING if name.startswith(prefix)), "SQLite refused the operation")
     return LedgerError(f"ledger {path}: {meaning} ({name}: {error})")

@@ -1,10 +1,10 @@
-"""The tables of a SQLite ledger, schema version 2."""
+"""The tables of a SQLite ledger, schema version 3."""
 
 from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 ENTRIES = """
 CREATE TABLE entries (
@@ -73,6 +73,16 @@ CREATE TABLE run_nodes (
   node_id TEXT NOT NULL,
   first_seq INTEGER NOT NULL,  -- of the node's first step
   PRIMARY KEY (run_id, tenant_id, node_id)
+) WITHOUT ROWID;
+"""
+
+TOOLS = """
+CREATE TABLE run_tools (
+  run_id TEXT NOT NULL,
+  tenant_id TEXT NOT NULL,
+  tool TEXT NOT NULL,
+  first_seq INTEGER NOT NULL,  -- of the first step that calls the tool
+  PRIMARY KEY (run_id, tenant_id, tool)
 ) WITHOUT ROWID;
 """
 
@@ -149,6 +159,7 @@ def _never(table: str, event: str, why: str = "the ledger is append-only", colum
     )
 
 
+TOOL_TRIGGERS = _never("run_tools", "UPDATE") + _never("run_tools", "DELETE")
 TRIGGERS = (
     "".join(_never(table, "UPDATE") for table in ("entries", "run_nodes", "tiles", "checkpoints", "signers"))
     + "".join(
@@ -165,9 +176,10 @@ TRIGGERS = (
         when="WHEN NOT EXISTS (SELECT 1 FROM entries mine JOIN entries other ON other.run_id = mine.run_id "
         "WHERE mine.id = OLD.id / 16 AND other.kind = 'erasure')",
     )
+    + TOOL_TRIGGERS
 )  # fmt: skip
 
-TABLES = ENTRIES + PAYLOADS + RUNS + LOG + ERASURE + TRIGGERS
+TABLES = ENTRIES + PAYLOADS + RUNS + TOOLS + LOG + ERASURE + TRIGGERS
 
 
 def run_script(connection: sqlite3.Connection, script: str) -> None:

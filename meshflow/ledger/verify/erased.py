@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from meshflow.ledger.format.entry import FIELD_NUMBER
+from meshflow.ledger.sql.database import Connection
 
 _RUNS_KEPT = 8
 
@@ -16,7 +16,7 @@ _RUNS_KEPT = 8
 class Tombstones:
     """What the erasure entries of a run name, kept for the runs asked for last."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._runs: dict[str, set[tuple[int, str]]] = {}
 

@@ -1,10 +1,12 @@
-"""Checking what is derived of runs against the entries, for a whole SQLite ledger at once."""
+"""Checking what is derived of runs against the entries, for a whole ledger at once."""
 
 from __future__ import annotations
 
-import sqlite3
+from typing import Any
 
+from meshflow.ledger.format.entry import document_of
 from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.sql.database import Connection, stream
 
 _COUNTED = ", ".join(
     f"count(*) FILTER (WHERE kind = 'step' AND verdict = '{verdict}')"
@@ -25,28 +27,54 @@ _NODES_OF_ENTRIES = (
     "WHERE kind = 'step' AND node_id IS NOT NULL GROUP BY run_id, tenant_id, node_id"
 )
 _NODES = "SELECT run_id, tenant_id, node_id, first_seq FROM run_nodes"
-_PARENTS_OF_ENTRIES = (
-    "SELECT run_id, json_extract(text, '$.parent_run_id'), json_extract(text, '$.parent_steps') FROM ("
-    "SELECT run_id, CASE json_valid(CAST(body AS TEXT)) WHEN 1 THEN CAST(body AS TEXT) ELSE '{}' END AS text "
-    "FROM entries WHERE kind = 'fork')"
-)
+_FORKS = "SELECT run_id, body FROM entries WHERE kind = 'fork'"
 _PARENTS = "SELECT run_id, parent_run_id, parent_steps FROM runs WHERE parent_run_id IS NOT NULL OR parent_steps <> 0"
+_TOOLS = (
+    "SELECT t.run_id, t.tenant_id, t.tool, e.kind, e.tenant_id, e.body FROM run_tools t "
+    "LEFT JOIN entries e ON e.run_id = t.run_id AND e.seq = t.first_seq"
+)
 _LIMIT = 50
 
 
-def index_findings(connection: sqlite3.Connection) -> list[Finding]:
-    """Return the runs of which the index says something else than the entries."""
-    found: dict[Finding, None] = {}
-    for ours, theirs, what in (
-        (_FROM_ENTRIES, _FROM_RUNS, "the index of runs"),
-        (_NODES_OF_ENTRIES, _NODES, "the index of nodes"),
-        (_PARENTS_OF_ENTRIES, _PARENTS, "the index of runs, of what it forks,"),
-    ):
-        # Once into a table of its own: summing up sorts all entries.
-        connection.execute(f"CREATE TEMP TABLE summed AS {ours}")
-        for one, other in (("SELECT * FROM temp.summed", theirs), (theirs, "SELECT * FROM temp.summed")):
-            sql = f"SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other}) LIMIT {_LIMIT}"  # noqa: S608 - constants
-            for row in connection.execute(sql):
-                found[Finding("run_index", f"{what} does not say what the entries say", str(row[0]))] = None
-        connection.execute("DROP TABLE temp.summed")
+def index_findings(connection: Connection) -> list[Finding]:
+    """Return the runs of which the index says something else than the entries.
+
+    That no tool is missing from the index is for those to see who read every entry.
+    """
+    wrong = [(run_id, "runs") for run_id in _differing(connection, _FROM_ENTRIES, _FROM_RUNS)]
+    wrong += [(run_id, "nodes") for run_id in _differing(connection, _NODES_OF_ENTRIES, _NODES)]
+    wrong += [(run_id, "runs, of what it forks,") for run_id in _wrong_parents(connection)]
+    wrong += [(run_id, "tools") for run_id in _wrong_tools(connection)]
+    found = [Finding("run_index", f"the index of {what} does not say what the entries say", run) for run, what in wrong]
+    return list(dict.fromkeys(found))
+
+
+def _differing(connection: Connection, ours: str, theirs: str) -> list[str]:
+    rows = connection.execute(
+        f"WITH ours AS ({ours}), theirs AS ({theirs}), "  # noqa: S608 - constants
+        "more AS (SELECT * FROM ours EXCEPT SELECT * FROM theirs), "
+        "less AS (SELECT * FROM theirs EXCEPT SELECT * FROM ours) "
+        f"SELECT run_id FROM more UNION SELECT run_id FROM less LIMIT {_LIMIT}"
+    )
+    return [str(row[0]) for row in rows]
+
+
+def _wrong_parents(connection: Connection) -> list[str]:
+    said = {(run_id, *_parent(body)) for run_id, body in stream(connection, _FORKS)}
+    stored = {tuple(row) for row in stream(connection, _PARENTS)}
+    return sorted({str(row[0]) for row in said ^ stored})[:_LIMIT]
+
+
+def _parent(body: Any) -> tuple[Any, Any]:
+    document = document_of(body) or {}
+    return document.get("parent_run_id"), document.get("parent_steps")
+
+
+def _wrong_tools(connection: Connection) -> list[str]:
+    found: dict[str, None] = {}
+    for run_id, tenant, tool, kind, whose, body in stream(connection, _TOOLS):
+        if (kind, whose) != ("step", tenant) or (document_of(body) or {}).get("tool") != tool:
+            found[str(run_id)] = None
+            if len(found) == _LIMIT:
+                break
     return list(found)

@@ -1,8 +1,7 @@
-"""Checking the log of a SQLite ledger: its checkpoints, those held from outside, and a run's entries as its leaves."""
+"""Checking the log of a ledger: its checkpoints, those held from outside, and a run's entries as its leaves."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from meshflow.ledger.format.log import TILE, Nodes
 from meshflow.ledger.format.merkle import EMPTY_ROOT, inclusion_proof, leaf_hash, range_root, verify_inclusion
 from meshflow.ledger.format.notes import NoteError, Verifier
 from meshflow.ledger.format.signers import Trust
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import recall_from
 from meshflow.ledger.sql.proofs import origin_and_size, signer_rows
 
@@ -24,7 +24,7 @@ class LogCheck:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, held: Sequence[str] = (), keys: Iterable[Verifier] | None = None
+        self, connection: Connection, held: Sequence[str] = (), keys: Iterable[Verifier] | None = None
     ) -> None:
         self.findings: list[Finding] = []
         self.checked: list[str] = []
@@ -59,7 +59,7 @@ class LogCheck:
         """Return the root of the log's first leaves, from what is stored of it."""
         return range_root(self._nodes, 0, size)
 
-    def _check_row(self, connection: sqlite3.Connection) -> None:
+    def _check_row(self, connection: Connection) -> None:
         if self.last_id != self.size:
             self._say("merkle_log", f"the log holds {self.size} entries, the ledger {self.last_id}")
         (frontier,) = connection.execute("SELECT frontier FROM log").fetchone()
@@ -71,7 +71,7 @@ class LogCheck:
         if frontier != peaks:
             self._say("merkle_log", "the frontier of the log is not that of its entries")
 
-    def _check_newest(self, connection: sqlite3.Connection) -> None:
+    def _check_newest(self, connection: Connection) -> None:
         row = connection.execute("SELECT size, root, note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
         if row is None:
             if self.trust.terms and self.size:

@@ -1,4 +1,4 @@
-"""Checking a range of a whole SQLite ledger in the order of the log; ranges are independent of each other.
+"""Checking a range of a whole ledger in the order of the log; ranges are independent of each other.
 
 An entry is checked against the one before it in its run, wherever that lies, so the seams between ranges need no
 merging: what a range does not hold is looked up. A range begins at a multiple of 256 entries, so that its tiles are
@@ -8,7 +8,6 @@ its own; the roots before it are taken from the tiles, which the ranges before i
 from __future__ import annotations
 
 import base64
-import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,12 +18,16 @@ import orjson
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.chain import ENTRY_TAG, PAYLOAD_TAG, genesis_hash
-from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of
+from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of, document_of
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.log import TILE, Nodes
 from meshflow.ledger.format.merkle import Frontier, complete_root, frontier_at
+from meshflow.ledger.shredding import LockedError
+from meshflow.ledger.sql.database import Connection, stream
 from meshflow.ledger.sql.lineage import step_hash
 from meshflow.ledger.sql.log import recall_from
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD
+from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.verify.erased import Tombstones
 
 ALL_LAYERS = ("chain", "columns", "commitments", "merkle_log")
@@ -40,15 +43,17 @@ class RangeCheck:
     """One pass over the entries with ids start+1 to stop."""
 
     def __init__(
-        self, connection: sqlite3.Connection, origin: str, start: int, stop: int, layers: Sequence[str]
+        self, connection: Connection, vault: Vault, origin: str, start: int, stop: int, layers: Sequence[str]
     ) -> None:
         self._connection = connection
+        self._opener = vault.opener()
         self._origin = origin
         self._start, self._stop = start, stop
         self._with = {layer: layer in layers for layer in ALL_LAYERS}
         self._findings: list[Finding] = []
         self._runs: dict[str, list[Any]] = {}
         self._steps: dict[str, int] = {}
+        self._tools: set[tuple[Any, Any, str]] = set()
         self._erased = Tombstones(connection)
         self._payloads: Iterator[Any] = iter(())
         self._ahead: Any = None
@@ -57,12 +62,8 @@ class RangeCheck:
     def result(self) -> dict[str, Any]:
         """Return what was found, and how many payloads could not be opened."""
         if self._with["commitments"]:
-            self._payloads = _chunked(
-                self._connection.execute(
-                    "SELECT id, salt, data, key_id FROM payloads WHERE id >= ? AND id < ? ORDER BY id",
-                    ((self._start + 1) * 16, (self._stop + 1) * 16),
-                )
-            )
+            places = ((self._start + 1) * 16, (self._stop + 1) * 16)
+            self._payloads = stream(self._connection, self._payloads_query(), places, _CHUNK)
             self._ahead = next(self._payloads, None)
         log = _Leaves(self._connection, self._origin, self._start) if self._with["merkle_log"] else None
         columns = f", step_index, {', '.join(COLUMNS)}" if self._with["columns"] else ""
@@ -87,6 +88,12 @@ class RangeCheck:
                 self._say("places", f"the ledger lacks places {expected} to {self._stop}")
         return {"findings": [tuple(finding) for finding in self._findings[:_MAX_FINDINGS]], "sealed": self.sealed}
 
+    def _payloads_query(self) -> str:
+        """Return how to read payloads, with their keys where the ledger has any that are encrypted."""
+        sealed = self._connection.execute("SELECT 1 FROM payloads WHERE key_id IS NOT NULL LIMIT 1").fetchone()
+        columns, joined = (PAYLOAD, KEY) if sealed is not None else ("p.id, p.salt, p.data, p.key_id", "")
+        return f"SELECT {columns} FROM payloads p {joined} WHERE p.id >= ? AND p.id < ? ORDER BY p.id"  # noqa: S608
+
     def _places(self, chunk: Sequence[Sequence[Any]], expected: int) -> int:
         """Check that ids have no gaps, and return the one to come."""
         if chunk[0][0] != expected or chunk[-1][0] - expected != len(chunk) - 1:
@@ -101,7 +108,7 @@ class RangeCheck:
         self._findings.append(Finding(layer, problem))
 
     def _at(self, layer: str, row: Sequence[Any], problem: str) -> None:
-        document = _document(row[5])
+        document = document_of(row[5])
         step = row[8] if len(row) > 8 else (document or {}).get("step_id", "")
         self._findings.append(Finding(layer, problem, str(row[1]), row[2], step))
 
@@ -179,6 +186,8 @@ class RangeCheck:
             if index != wanted_index or type(index) is not int:
                 self._at("places", row, f"its step index is {index}, not {wanted_index}")
             self._steps[run_id] = wanted_index + 1
+            if type(tool := document.get("tool")) is str:
+                self._tool(row, wanted[3], tool)
         elif index is not None:
             self._at("places", row, f"its step index is {index}, and it is no step")
         elif kind == "close":
@@ -204,6 +213,22 @@ class RangeCheck:
         ).fetchone()
         return row[0] if row is not None else 0
 
+    def _tool(self, row: Sequence[Any], tenant: Any, tool: str) -> None:
+        """Check that the index has the tool of a step, at the first sight of it in this range."""
+        key = (row[1], tenant, tool)
+        if key in self._tools:
+            return
+        if len(self._tools) >= _RUNS_KEPT:
+            self._tools.clear()
+        self._tools.add(key)
+        known = self._connection.execute(
+            "SELECT first_seq FROM run_tools WHERE run_id = ? AND tenant_id = ? AND tool = ?", key
+        ).fetchone()
+        if known is None or known[0] > row[2]:
+            self._findings.append(
+                Finding("run_index", f"the index of tools lacks {tool!r}", str(row[1]), row[2], row[8])
+            )
+
     def _close(self, row: Sequence[Any], document: dict[str, Any]) -> None:
         if document["count"] != row[2]:
             self._at("places", row, f"the close counts {document['count']} entries, not {row[2]}")
@@ -226,16 +251,21 @@ class RangeCheck:
         entry_id, ahead, found = row[0], self._ahead, 0
         names = []
         while ahead is not None and ahead[0] >> 4 <= entry_id:
-            number, salt, data, key_id = ahead[0] & 15, ahead[1], ahead[2], ahead[3]
+            number, salt, data = ahead[0] & 15, ahead[1], ahead[2]
             name = FIELDS[number] if number < len(FIELDS) else ""
             if ahead[0] >> 4 < entry_id or name not in committed:
                 self._at("commitments", row, f"payload number {number} is there without a commitment")
+            elif ahead[3] is not None and (opened := self._open(ahead)) is None:
+                if ahead[6] is not None:  # not shredded, but locked
+                    found += 1
+                    names.append(name)
+                    self.sealed += 1
             else:
+                if ahead[3] is not None and opened is not None:
+                    salt, data = opened
                 found += 1
                 names.append(name)
-                if key_id is not None:
-                    self.sealed += 1
-                elif len(salt) != 16 or sha256(PAYLOAD_TAG + salt + data).hexdigest() != committed[name]:
+                if len(salt) != 16 or sha256(PAYLOAD_TAG + salt + data).hexdigest() != committed[name]:
                     self._at("commitments", row, f"payload {name} is not what was committed to")
             ahead = next(self._payloads, None)
         self._ahead = ahead
@@ -244,11 +274,17 @@ class RangeCheck:
                 if name not in names and not self._erased.names(row[1], row[2], name):
                     self._at("erasures", row, f"payload {name} is gone without an erasure entry")
 
+    def _open(self, payload: Sequence[Any]) -> tuple[Any, Any] | None:
+        try:
+            return self._opener.open(*payload)
+        except LockedError:
+            return None
+
 
 class _Leaves:
     """Compares entry hashes with the tiles, and the roots on the way with the stored checkpoints."""
 
-    def __init__(self, connection: sqlite3.Connection, origin: str, start: int) -> None:
+    def __init__(self, connection: Connection, origin: str, start: int) -> None:
         self._connection = connection
         self._origin = origin
         self._frontier: Frontier | None = None
@@ -329,21 +365,8 @@ class _Leaves:
         return ""
 
 
-def _chunked(cursor: sqlite3.Cursor) -> Iterator[Any]:
-    while chunk := cursor.fetchmany(_CHUNK):
-        yield from chunk
-
-
-def _document(body: Any) -> dict[str, Any] | None:
-    try:
-        document = orjson.loads(body)
-    except (orjson.JSONDecodeError, TypeError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
 def _step_id(row: Sequence[Any]) -> Any:
-    return (_document(row[5]) or {}).get("step_id", "")
+    return (document_of(row[5]) or {}).get("step_id", "")
 
 
 def _committed(body: bytes) -> dict[str, Any]:

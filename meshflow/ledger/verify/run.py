@@ -8,24 +8,30 @@ database. The result says in ``not_checked`` what was not looked at.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
-from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of
+from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of, document_of
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.notes import Verifier
+from meshflow.ledger.shredding import LockedError
+from meshflow.ledger.sql.database import Connection, stream
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
 from meshflow.ledger.sql.totals import RunTotals
-from meshflow.ledger.sql.vault import SHREDDED
 from meshflow.ledger.verify.log import LogCheck
 
 CHECKED = ("chain", "columns", "commitments", "erasures", "keys", "places", "run_index")
 NOT_CHECKED = ("anchor", "witness", "other_runs")
 _MAX_ERRORS = 1_000
+_LOCKED: tuple[Any, Any] = (None, None)
+_SHREDDED: tuple[Any, Any] = (None, 0)
+_PAYLOADS = (
+    f"SELECT e.id, e.seq, {PAYLOAD} FROM entries e "  # noqa: S608 - constants
+    f"JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} "
+    "WHERE e.run_id = ? ORDER BY e.seq, e.id, p.id"
+)
 
 
 def unknown_run(run_id: str) -> dict[str, Any]:
@@ -35,24 +41,21 @@ def unknown_run(run_id: str) -> dict[str, Any]:
 
 
 def verify_run(
-    connection: sqlite3.Connection, run_id: str, tenant: str | None = None, held: Sequence[str] = (),
+    connection: Connection, opener: Opener, run_id: str, tenant: str | None = None, held: Sequence[str] = (),
     keys: Iterable[Verifier] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check all of a run at one snapshot; with a tenant, count that tenant's steps and know only its runs.
+    """Check all of a run; with a tenant, count that tenant's steps and know only its runs.
 
     ``held`` are checkpoints from outside, and ``keys`` public keys from outside; without them the stored ones are
     believed.
     """
-    connection.execute("BEGIN")
-    try:
-        mine = connection.execute(
-            "SELECT count(*) FROM entries WHERE run_id = ? AND (? IS NULL OR tenant_id = ?)", (run_id, tenant, tenant)
-        ).fetchone()[0]
-        if not mine:
-            return unknown_run(run_id)
-        return _Check(connection, run_id, tenant, LogCheck(connection, held, keys)).result()
-    finally:
-        connection.execute("ROLLBACK")
+    mine = connection.execute(
+        "SELECT count(*) FROM entries WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant)",
+        {"run": run_id, "tenant": tenant},
+    ).fetchone()[0]
+    if not mine:
+        return unknown_run(run_id)
+    return _Check(connection, opener, run_id, tenant, LogCheck(connection, held, keys)).result()
 
 
 def _result(run_id: str, state: str, steps: int, findings: Sequence[Finding], log: LogCheck | None) -> dict[str, Any]:
@@ -76,9 +79,10 @@ def _result(run_id: str, state: str, steps: int, findings: Sequence[Finding], lo
 class _Check:
     """One pass over a run in order of seq."""
 
-    def __init__(self, connection: sqlite3.Connection, run_id: str, tenant: str | None, log: LogCheck) -> None:
+    def __init__(self, connection: Connection, opener: Opener, run_id: str, tenant: str | None, log: LogCheck) -> None:
         self._log = log
         self._connection = connection
+        self._opener = opener
         self._run_id = run_id
         self._tenant = tenant
         self._findings: list[Finding] = []
@@ -97,7 +101,7 @@ class _Check:
     def result(self) -> dict[str, Any]:
         findings = self._own()
         for part in self._parents:
-            parent = _Check(self._connection, part.run_id, None, self._log)
+            parent = _Check(self._connection, self._opener, part.run_id, None, self._log)
             for finding in parent._own():
                 problem = f"run {part.run_id!r}, which it inherits from: {finding}"
                 findings.append(Finding(finding.layer, problem, part.run_id))
@@ -110,12 +114,13 @@ class _Check:
 
     def _own(self) -> list[Finding]:
         """Check the run's own entries and return what is wrong with them."""
-        rows = self._connection.execute(
+        rows = stream(
+            self._connection,
             f"SELECT id, seq, step_index, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
             "WHERE run_id = ? ORDER BY seq, id",
             (self._run_id,),
         )
-        payloads = _Payloads(self._connection, self._run_id)
+        payloads = _Payloads(self._connection, self._opener, self._run_id)
         for row in rows:
             self._entry(row, payloads.of(row[0], row[1]))
             if len(self._findings) >= _MAX_ERRORS:
@@ -142,7 +147,7 @@ class _Check:
         if problem := self._log.entry(entry_id - 1, digest):
             self._say("merkle_log", seq, step_id, problem)
         self._count, self._last_id, self._previous = self._count + 1, entry_id, digest
-        document = _document(body)
+        document = document_of(body)
         if document is None:
             self._say("columns", seq, step_id, "its body is not a JSON object")
             return
@@ -174,9 +179,9 @@ class _Check:
         commitments = document.get("commitments", {})
         for name, committed in commitments.items():
             stored = payloads.get(FIELDS.index(name)) if name in FIELDS else None
-            if stored is None or stored[0] == SHREDDED:
+            if stored is None or stored is _SHREDDED:
                 self._missing[seq, name] = str(step_id)
-            elif stored[0] is None:
+            elif stored is _LOCKED:
                 self._sealed += 1
             elif not _kept(stored, committed):
                 self._say("commitments", seq, step_id, f"payload {name} is not what was committed to")
@@ -248,21 +253,23 @@ class _Check:
 class _Payloads:
     """The payloads of a run, read along with its entries in the same order."""
 
-    def __init__(self, connection: sqlite3.Connection, run_id: str) -> None:
-        self._rows: Iterator[tuple[Any, ...]] = connection.execute(
-            "SELECT e.id, e.seq, p.id % 16, p.salt, p.data FROM entries e "
-            "JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
-            "WHERE e.run_id = ? ORDER BY e.seq, e.id, p.id",
-            (run_id,),
-        )
+    def __init__(self, connection: Connection, opener: Opener, run_id: str) -> None:
+        self._opener = opener
+        self._rows: Iterator[Any] = stream(connection, _PAYLOADS, (run_id,))
         self._ahead = next(self._rows, None)
 
     def of(self, entry_id: int, seq: Any) -> dict[int, tuple[Any, Any]]:
         found: dict[int, tuple[Any, Any]] = {}
         while self._ahead is not None and self._ahead[0] == entry_id and self._ahead[1] == seq:
-            found[self._ahead[2]] = (self._ahead[3], self._ahead[4])
+            found[self._ahead[2] % 16] = self._open(self._ahead[2:])
             self._ahead = next(self._rows, None)
         return found
+
+    def _open(self, payload: Sequence[Any]) -> tuple[Any, Any]:
+        try:
+            return self._opener.open(*payload) or _SHREDDED
+        except LockedError:
+            return _LOCKED
 
 
 def _kept(stored: tuple[Any, Any], committed: Any) -> bool:
@@ -270,11 +277,3 @@ def _kept(stored: tuple[Any, Any], committed: Any) -> bool:
     return (
         isinstance(salt, bytes) and len(salt) == 16 and isinstance(data, bytes) and commitment(salt, data) == committed
     )
-
-
-def _document(body: Any) -> dict[str, Any] | None:
-    try:
-        document = orjson.loads(body)
-    except (orjson.JSONDecodeError, TypeError):
-        return None
-    return document if isinstance(document, dict) else None

@@ -1,12 +1,10 @@
-"""Checking a whole SQLite ledger: chains, columns, commitments, the log rebuilt from the entries, every checkpoint."""
+"""Checking a whole ledger: chains, columns, commitments, the log rebuilt from the entries, every checkpoint."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,8 +13,8 @@ from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.log import TILE
 from meshflow.ledger.format.merkle import complete_root
 from meshflow.ledger.format.notes import Verifier
-from meshflow.ledger.sqlite.schema import open_reader
-from meshflow.ledger.sqlite.tables import TABLES, run_script
+from meshflow.ledger.sql.database import Connection, Database
+from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.verify.index import index_findings
 from meshflow.ledger.verify.log import LogCheck
 from meshflow.ledger.verify.range import ALL_LAYERS
@@ -36,38 +34,34 @@ _IMPLIED = {
 
 
 def verify_whole(
-    path: Path, busy_timeout_ms: int, *, held: Sequence[str] = (), keys: Iterable[Verifier] | None = None,
-    layers: Collection[str] = ALL_LAYERS, processes: int | None = None, progress: Progress | None = None,
+    connection: Connection, database: Database, vault: Vault, *, held: Sequence[str] = (),
+    keys: Iterable[Verifier] | None = None, layers: Collection[str] = ALL_LAYERS, processes: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check a ledger as it is when this begins; what is written meanwhile is left for the next time.
+    """Check a ledger as it is at the connection's snapshot; what is written meanwhile is left for the next time.
 
     ``processes`` is how many check ranges at once; by default as many as there are cores, and one for a small ledger.
     """
     if unknown := set(layers) - set(ALL_LAYERS):
         raise LedgerError(f"no layers {sorted(unknown)}; choose from {list(ALL_LAYERS)}")
-    connection = open_reader(path, busy_timeout_ms)
-    try:
-        connection.execute("BEGIN")
-        log = LogCheck(connection, held, keys)
-        findings, tasks = list(log.findings), _Tasks(path, busy_timeout_ms, log, layers)
-        sealed = tasks.run(connection, _count(processes, log.size), findings, progress)
-        checked = [name for layer in ALL_LAYERS if layer in layers for name in _IMPLIED[layer]]
-        signatures = 0
-        if "merkle_log" in layers:
-            findings += _upper_tiles(connection, log.size)
-            signatures = _signatures(connection, log, findings)
-        if "commitments" in layers:
-            findings += _stray_payloads(connection, log.last_id)
-        if "columns" in layers:
-            findings += index_findings(connection)
-            findings += _storage(connection)
-            checked.append("storage")
-        entries, runs = connection.execute(
-            "SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT count(*) FROM runs WHERE first_seq = 0)"
-        ).fetchone()
-        return _report(log, findings, checked, {"entries": entries, "runs": runs, "signatures": signatures}, sealed)
-    finally:
-        connection.close()
+    log = LogCheck(connection, held, keys)
+    findings, tasks = list(log.findings), _Tasks(database, vault, log, layers)
+    sealed = tasks.run(connection, _count(processes, log.size), findings, progress)
+    checked = [name for layer in ALL_LAYERS if layer in layers for name in _IMPLIED[layer]]
+    signatures = 0
+    if "merkle_log" in layers:
+        findings += _upper_tiles(connection, log.size)
+        signatures = _signatures(connection, log, findings)
+    if "commitments" in layers:
+        findings += _stray_payloads(connection, log.last_id)
+    if "columns" in layers:
+        findings += index_findings(connection)
+        findings += database.storage_findings(connection)
+        checked.append("storage")
+    entries, runs = connection.execute(
+        "SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT count(*) FROM runs WHERE first_seq = 0)"
+    ).fetchone()
+    return _report(log, findings, checked, {"entries": entries, "runs": runs, "signatures": signatures}, sealed)
 
 
 def _report(
@@ -109,12 +103,14 @@ def _count(processes: int | None, size: int) -> int:
 class _Tasks:
     """The ranges of a ledger, and those who check them."""
 
-    def __init__(self, path: Path, busy_timeout_ms: int, log: LogCheck, layers: Collection[str]) -> None:
-        self._same = (path, busy_timeout_ms, log.origin)
+    def __init__(self, database: Database, vault: Vault, log: LogCheck, layers: Collection[str]) -> None:
+        self._database = database
+        self._vault = vault
+        self._origin = log.origin
         self._size = max(log.size, log.last_id)
         self._layers = sorted(layers)
 
-    def _starts(self, connection: sqlite3.Connection, findings: list[Finding]) -> list[int]:
+    def _starts(self, connection: Connection, findings: list[Finding]) -> list[int]:
         """Return where ranges with entries begin, so that one entry moved far away makes nobody count up to it."""
         outside = connection.execute("SELECT count(*) FROM entries WHERE id < 1").fetchone()[0]
         if outside:
@@ -128,22 +124,20 @@ class _Tasks:
             after = start + _RANGE
         return starts
 
-    def run(
-        self, connection: sqlite3.Connection, count: int, findings: list[Finding], progress: Progress | None
-    ) -> int:
+    def run(self, connection: Connection, count: int, findings: list[Finding], progress: Progress | None) -> int:
         """Check all ranges; add what is found and return how many payloads could not be opened."""
         starts = self._starts(connection, findings)
         workers: SimpleQueue[Worker | Here] = SimpleQueue()
         made: list[Worker | Here] = []
         try:
             for _ in range(count):
-                made.append(Worker() if count > 1 else Here())
+                made.append((Worker if count > 1 else Here)(self._database, self._vault))
                 workers.put(made[-1])
 
             def check(start: int) -> dict[str, Any]:
                 worker = workers.get()
                 try:
-                    return worker.check_range(*self._same, start, min(start + _RANGE, self._size), self._layers)
+                    return worker.check_range(self._origin, start, min(start + _RANGE, self._size), self._layers)
                 finally:
                     workers.put(worker)
 
@@ -160,14 +154,14 @@ class _Tasks:
                 worker.close()
 
 
-def _stray_payloads(connection: sqlite3.Connection, last_id: int) -> list[Finding]:
+def _stray_payloads(connection: Connection, last_id: int) -> list[Finding]:
     (count,) = connection.execute(
         "SELECT count(*) FROM payloads WHERE id < 16 OR id >= ?", ((last_id + 1) * 16,)
     ).fetchone()
     return [Finding("commitments", f"{count} payloads belong to no entry")] if count else []
 
 
-def _upper_tiles(connection: sqlite3.Connection, size: int) -> list[Finding]:
+def _upper_tiles(connection: Connection, size: int) -> list[Finding]:
     """Check the tiles of tiles, and that no tile is missing or invented."""
     found, level = [], 0
     while True:
@@ -198,7 +192,7 @@ def _upper_tiles(connection: sqlite3.Connection, size: int) -> list[Finding]:
     return found
 
 
-def _signatures(connection: sqlite3.Connection, log: LogCheck, findings: list[Finding]) -> int:
+def _signatures(connection: Connection, log: LogCheck, findings: list[Finding]) -> int:
     """Check the signatures of checkpoints: all of a few, else spread evenly, each key's last and the newest always."""
     (count,) = connection.execute("SELECT count(*) FROM checkpoints").fetchone()
     every = max(1, count // _SIGNATURES)
@@ -224,21 +218,3 @@ def _signatures(connection: sqlite3.Connection, log: LogCheck, findings: list[Fi
     if outside:
         findings.append(Finding("checkpoint", f"{outside} checkpoints are beyond the {log.size} entries of the log"))
     return done
-
-
-def _storage(connection: sqlite3.Connection) -> list[Finding]:
-    """Check the file itself: its pages, indexes against tables, and that the indexes of the schema are there."""
-    problems = [row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    found = [Finding("storage", f"the file: {problem}") for problem in problems]
-    fresh = sqlite3.connect(":memory:")
-    try:
-        run_script(fresh, TABLES)
-        query = "SELECT name, replace(sql, '\"', '') FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
-        wanted, have = dict(fresh.execute(query)), dict(connection.execute(query))
-    finally:
-        fresh.close()
-    return found + [
-        Finding("storage", f"index {name} is not the one of the schema")
-        for name, sql in wanted.items()
-        if have.get(name) != sql
-    ]

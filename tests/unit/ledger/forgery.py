@@ -16,8 +16,8 @@ from meshflow.ledger.format.chain import entry_hash, genesis_hash
 from meshflow.ledger.format.checkpoints import Checkpoint
 from meshflow.ledger.format.entry import COLUMNS, columns_of
 from meshflow.ledger.format.notes import Signer
-from meshflow.ledger.sql.log import load_log
-from meshflow.ledger.sqlite.migrate import build_log, sum_runs
+from meshflow.ledger.sql.log import build_log, load_log
+from meshflow.ledger.sqlite.migrate import sum_runs
 
 Attack = Callable[["Forger"], object]
 
@@ -66,6 +66,7 @@ class Forger:
         parents = self.db.execute("SELECT run_id, parent_run_id, parent_steps FROM runs WHERE parent_steps").fetchall()
         self.db.execute("DELETE FROM runs")
         self.db.execute("DELETE FROM run_nodes")
+        self.db.execute("DELETE FROM run_tools")
         self.db.execute(
             "CREATE VIEW runs_1 AS SELECT min(id) id, run_id, tenant_id, min(seq) first_seq FROM entries GROUP BY 2, 3"
         )
@@ -126,6 +127,7 @@ async def write_ledger(path: Path) -> dict[str, str]:
             return {
                 "run_id": run, "node_id": f"n{number % 3}", "step_id": f"s{number}", "tenant_id": "acme",
                 "cost_usd": 0.0015, "tokens": 12, "input_task": f"q{number}", "output_content": "a",
+                "tool": "mail" if number % 3 == 0 else None,
             } | more  # fmt: skip
 
         for number in range(8):

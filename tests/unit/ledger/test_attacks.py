@@ -154,6 +154,8 @@ ATTACKS: dict[str, Attack] = {
     "invent a payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 7, salt, data, NULL FROM payloads LIMIT 1"),
     "invent an odd payload": sql(f"INSERT INTO payloads SELECT {HELD} * 16 + 15, salt, data, 0 FROM payloads LIMIT 1"),
     "call a deletion an erasure": forge_a_tombstone_in_the_body_of_a_step,
+    "hide a tool": sql("DELETE FROM run_tools WHERE run_id = 'run-1'"),
+    "invent a tool": sql("INSERT INTO run_tools VALUES ('run-1', 'acme', 'fax', 3)"),
     "hide the run": sql("DELETE FROM runs WHERE run_id = 'run-1'"),
     "give the run away": sql("UPDATE runs SET tenant_id = 'bolt' WHERE run_id = 'run-1'"),
     "move its beginning": sql("UPDATE runs SET first_seq = 2 WHERE run_id = 'run-1'"),
@@ -172,7 +174,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(6):
                 base = {
                     "run_id": "run-1", "node_id": "n", "step_id": f"s{number}", "tenant_id": "acme", "cost_usd": 0.0015,
-                    "tokens": 12, "input_task": f"q{number}", "output_content": "a", "block_reason": "",
+                    "tokens": 12, "input_task": f"q{number}", "output_content": "a", "tool": "mail",
                 }  # fmt: skip
                 await ledger.write(base)
             await ledger.write({"run_id": "run-2", "node_id": "n", "step_id": "s9", "tenant_id": "acme"})
@@ -236,6 +238,7 @@ def reindex(db: sqlite3.Connection) -> None:
     """Make the index of runs say what the entries say."""
     db.execute("DELETE FROM runs")
     db.execute("DELETE FROM run_nodes")
+    db.execute("DELETE FROM run_tools")
     db.execute(
         "CREATE VIEW runs_1 AS SELECT min(id) id, run_id, tenant_id, min(seq) first_seq FROM entries GROUP BY 2, 3"
     )

@@ -163,17 +163,17 @@ async def test_payloads_of_a_ledger_in_the_clear_stay_readable(path: Path, kek: 
 
 
 def test_readers_find_payloads_by_their_place(path: Path) -> None:
-    from meshflow.ledger.sql.vault import Vault
+    from meshflow.ledger.sql.payloads import KEY, PAYLOAD
     from meshflow.ledger.sqlite.schema import open_reader, open_writer
 
     open_writer(path, 1_000).close()
-    reader = Vault().reading(open_reader(path, 1_000))
+    reader = open_reader(path, 1_000)
     plan = reader.execute(
-        "EXPLAIN QUERY PLAN SELECT e.id, p.salt FROM entries e LEFT JOIN payloads p "
-        "ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 WHERE e.run_id = 'x' ORDER BY e.seq, p.id"
+        f"EXPLAIN QUERY PLAN SELECT e.id, {PAYLOAD} FROM entries e LEFT JOIN payloads p "
+        f"ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} WHERE e.run_id = 'x' ORDER BY e.seq, p.id"
     ).fetchall()
     reader.close()
-    assert any(row[3].startswith("SEARCH") and "payloads USING INTEGER PR" in row[3] for row in plan), plan
+    assert any(row[3].startswith("SEARCH") and "p USING INTEGER PR" in row[3] for row in plan), plan
 
 
 def test_a_sealed_payload_opens_in_its_own_place_alone() -> None:

@@ -97,7 +97,7 @@ async def test_no_read_of_a_whole_run_looks_behind_each_entry(runs: ReplayLedger
     with sqlite3.connect(path) as connection:
         for sql in (
             history._OUTLINE,
-            history._OUTPUTS,
+            history._OUTPUTS.replace("?", ":run") % ":indexes",
             history._HISTORY,
             history._SPENDING,
         ):

@@ -91,7 +91,7 @@ def as_version_1(path: Path, old: Path) -> None:
 
 def dump(path: Path) -> dict[str, list[Any]]:
     db = sqlite3.connect(path)
-    tables = ("entries", "payloads", "runs", "run_nodes", "tiles")
+    tables = ("entries", "payloads", "runs", "run_nodes", "run_tools", "tiles")
     found = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in tables}
     found["log"] = db.execute("SELECT size, frontier FROM log").fetchall()
     found["objects"] = db.execute(
@@ -106,7 +106,7 @@ async def fill(ledger: ReplayLedger, record: MakeRecord) -> None:
     for number in range(600):
         await asyncio.gather(
             ledger.write_intent(Intent(run_id="run-1", step_id=f"step-{number}", node_id="n", tenant_id="acme")),
-            ledger.write(record(number, verdict=Verdict.REJECT if number % 5 == 0 else Verdict.COMMIT)),
+            ledger.write(record(number, verdict=Verdict.REJECT if number % 5 == 0 else Verdict.COMMIT, tool="mail")),
             ledger.write(record(number, run_id=f"many-{number % 50}", tenant_id=("bolt", "acme")[number % 2])),
         )
     await ledger.erase_payloads("run-1", fields=["input"], reason="request", authority="dpo")
@@ -128,6 +128,22 @@ async def test_a_ledger_of_version_1_is_brought_up_to_date(
         for run in ("run-1", "many-3", "run-9"):
             result = await migrated.verify_chain(run)
             assert (result["valid"], result["errors"]) == (True, [])
+
+
+async def test_a_ledger_of_version_2_is_given_its_index_of_tools(
+    ledger: ReplayLedger, record: MakeRecord, path: Path
+) -> None:
+    await fill(ledger, record)
+    await ledger.aclose()
+    wanted = dump(path)
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE run_tools")
+    db.execute("PRAGMA user_version = 2")
+    db.close()
+    async with ReplayLedger(path) as migrated:
+        assert await migrated.list_runs(tool="mail") == ["run-1"]  # a read alone migrates
+        assert await migrated.list_runs(tool="fax") == []
+    assert dump(path) == wanted
 
 
 async def test_a_migration_that_fails_changes_nothing(ledger: ReplayLedger, record: MakeRecord, path: Path) -> None:

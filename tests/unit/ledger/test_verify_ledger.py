@@ -219,6 +219,9 @@ ATTACKS: dict[str, tuple[Attack, str, tuple[str, int] | None]] = {
     ),
     "edit a node": (sql("UPDATE run_nodes SET node_id = 'x' WHERE run_id = 'run-2' AND node_id = 'n1'"),
                     "run_index", None),
+    "hide a tool": (sql("DELETE FROM run_tools WHERE run_id = 'run-2' AND tool = 'mail'"), "run_index", None),
+    "invent a tool": (sql("INSERT INTO run_tools VALUES ('run-2', 'acme', 'fax', 3)"), "run_index", None),
+    "move a tool's first call": (sql("UPDATE run_tools SET first_seq = 5 WHERE tool = 'mail'"), "run_index", None),
     "disown a fork": (
         sql("UPDATE runs SET parent_run_id = NULL, parent_steps = 0 WHERE run_id = 'fork'"), "run_index", None,
     ),
@@ -427,7 +430,7 @@ async def test_a_ledger_that_lost_its_entries_signs_nothing_more(
     for attack in (cut_ledger, then(cut_ledger, Forger.rebuild_log), then(rewrite, Forger.rebuild_log)):
         path = attacked(attack)
         async with ReplayLedger(path) as ledger:
-            with pytest.raises(LedgerError, match=r"keep the file as it is|Keep the file as it is"):
+            with pytest.raises(LedgerError, match=r"[kK]eep it as it is"):
                 await ledger.write(record(0, run_id="new"))
 
 

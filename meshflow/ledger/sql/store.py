@@ -1,34 +1,33 @@
-"""The SQLite store: group commit in one thread, reads over a connection of their own."""
+"""A ledger's store in a database: group commit in one thread, reads beside it."""
 
 # ruff: noqa: S608 - statements are put together from constants of this module alone
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.clock import SystemClock
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.entry import FIELDS, Draft, StoredEntry, Written
+from meshflow.ledger.format.entry import Draft, StoredEntry, Written
 from meshflow.ledger.format.keys import KeySource
-from meshflow.ledger.sql import jobs as sqlite_jobs
-from meshflow.ledger.sql.append import SqliteAppender
+from meshflow.ledger.sql.append import SqlAppender
+from meshflow.ledger.sql.database import Connection, Database, EmptyLedgerError, OldSchemaError
 from meshflow.ledger.sql.erase import VISIBLE
-from meshflow.ledger.sql.erasing import SqliteErasing
-from meshflow.ledger.sql.evidence import SqliteEvidence
-from meshflow.ledger.sql.history import SqliteHistory
+from meshflow.ledger.sql.erasing import SqlErasing
+from meshflow.ledger.sql.evidence import SqlEvidence
+from meshflow.ledger.sql.history import SqlHistory
+from meshflow.ledger.sql.jobs import close_run, fork_run
 from meshflow.ledger.sql.lineage import ENDLESS, LINEAGE, Segment, segments
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, grouped
 from meshflow.ledger.sql.sign import LogSigner
-from meshflow.ledger.sql.snapshot import SqliteSnapshots
+from meshflow.ledger.sql.snapshot import SqlSnapshots
 from meshflow.ledger.sql.vault import Vault
-from meshflow.ledger.sqlite.schema import EmptyFileError, OldSchemaError, explain, open_reader
 from meshflow.ledger.writer import GroupWriter
 
 if TYPE_CHECKING:
-    from meshflow.ledger.sqlite.read import Reader
     from meshflow.ledger.store import LedgerStore
 
 T = TypeVar("T")
@@ -38,35 +37,33 @@ RUN_TOTALS = (
 )  # fmt: skip
 _PAGE = 256
 _ENTRY = (
-    "e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, e.step_index, e.id, p.id % 16, p.salt, p.data "
+    f"e.run_id, e.seq, e.prev_hash, e.entry_hash, e.body, e.step_index, e.id, {PAYLOAD} "
     "FROM chosen c JOIN entries e ON e.id = c.id "
-    "LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 ORDER BY e.id, p.id"
+    f"LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} ORDER BY e.id, p.id"
 )
+_KEY_ID = 10
 _SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
-class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory, SqliteSnapshots):
-    """A ledger in one SQLite file, for any number of processes of one machine.
+class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
+    """A ledger in a database, for any number of processes.
 
-    Nothing is opened before first use, and reading never makes a file: one that is not there reads as empty.
+    Nothing is opened before first use, and reading never makes a ledger: one that is not there reads as empty.
     """
 
     def __init__(
-        self, path: Path, *, busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: KeySource | None = None,
-        checkpoint_every: int = 1, now_us: Callable[[], int] | None = None, vault: Vault | None = None,
+        self, database: Database, *, queue_limit: int = 4_096, key: KeySource | None = None, checkpoint_every: int = 1,
+        now_us: Callable[[], int] | None = None, vault: Vault | None = None, patience_ms: int = 15_000,
     ) -> None:  # fmt: skip
-        vault = vault or Vault()
-        self._path = path
-        self._busy_timeout_ms = busy_timeout_ms
-        self._appender = SqliteAppender(
-            path, busy_timeout_ms, LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, path), vault
-        )
+        signer = LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, database.name)
+        self._database = database
+        self._appender = SqlAppender(database, signer, vault or Vault(), patience_ms)
+        self._opener = self._appender.vault.opener()
         self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
-        self._reader: Reader | None = None
         self._closed = False
 
     async def open(self) -> None:
-        """Open the file for writing, and make it if it is not there."""
+        """Open the ledger for writing, and make it if it is not there."""
         await self._writer.run(self._appender.start)
 
     async def admit(self) -> None:
@@ -79,21 +76,21 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory, SqliteSnapshots)
 
     async def close_run(self, run_id: str, tenant: str | None, at_us: int) -> Written:
         """Append the closing entry."""
-        return await self._run(partial(sqlite_jobs.close_run, self._appender, run_id, tenant, at_us))
+        return await self._run(partial(close_run, self._appender, run_id, tenant, at_us))
 
     async def fork_run(
         self, run_id: str, parent_run_id: str, from_step: int, tenant: str | None, at_us: int,
         fields: Mapping[str, Any] | None = None,
     ) -> Written:  # fmt: skip
         """Begin a run that inherits steps by reference."""
-        job = partial(sqlite_jobs.fork_run, self._appender, run_id, parent_run_id, from_step, tenant, at_us, fields)
+        job = partial(fork_run, self._appender, run_id, parent_run_id, from_step, tenant, at_us, fields)
         return await self._run(job)
 
     async def _run(self, job: Callable[[], T]) -> T:
         try:
             return await self._writer.run(job)
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+        except self._database.failures as error:
+            raise self._database.explain(error) from error
 
     async def entries(
         self, run_id: str, kind: str, tenant: str | None = None, *, inherited: bool = True, after: int = -1
@@ -255,37 +252,44 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory, SqliteSnapshots)
 
     async def _entries(self, chosen: str, parameters: dict[str, Any]) -> list[StoredEntry]:
         rows = await self._fetch(f"WITH chosen AS ({chosen}) SELECT {_ENTRY}", parameters)
-        return _grouped(rows)
+        if any(row[_KEY_ID] is not None for row in rows):
+            return await asyncio.to_thread(lambda: list(grouped(self._appender.vault.opener().open_rows(rows))))
+        return list(grouped(self._opener.open_rows(rows)))
 
-    async def _fetch(self, sql: str, parameters: dict[str, Any]) -> Iterable[Any]:
-        try:
-            reader = await self._reading()
-        except EmptyFileError:
-            return ()
-        if reader is None:
-            return ()
-        try:
-            return await reader.execute_fetchall(sql, parameters)
-        except sqlite3.Error as error:
-            raise explain(error, self._path) from error
+    async def _fetch(self, sql: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        return await self._reading(partial(self._database.fetch, sql, parameters)) or ()
 
-    async def _reading(self) -> Reader | None:
+    async def _call(self, job: Callable[[Connection], T]) -> T | None:
+        """Run a quick function on a reading connection; None when there is no ledger yet."""
+        return await self._reading(partial(self._database.call, job))
+
+    async def _connected(self, *, scoped: bool = True) -> Connection | None:
+        """Return a connection of its own at one snapshot; None when there is no ledger yet."""
+        return await self._reading(partial(self._database.connect, scoped=scoped))
+
+    async def _apart(self, job: Callable[[Connection], T], *, scoped: bool = True) -> T | None:
+        """Run a function in a thread on a connection of its own, at one snapshot; None when there is no ledger yet."""
+        connection = await self._connected(scoped=scoped)
+        if connection is None:
+            return None
+        try:
+            return await asyncio.to_thread(_run_and_close, job, connection)
+        except self._database.failures as error:
+            raise self._database.explain(error) from error
+
+    async def _reading(self, read: Callable[[], Awaitable[T]]) -> T | None:
         if self._closed:
             raise LedgerError("the ledger is closed")
-        if self._reader is None and self._path.exists():
-            from meshflow.ledger.sqlite.read import Reader  # imports aiosqlite, which only reads need
-
-            path, timeout, vault = self._path, self._busy_timeout_ms, self._appender.vault
+        try:
             try:
-                await (reader := Reader(lambda: vault.reading(open_reader(path, timeout))))
+                return await read()
             except OldSchemaError:
                 await self.open()
-                await (reader := Reader(lambda: vault.reading(open_reader(path, timeout))))
-            if self._reader is None and not self._closed:
-                self._reader = reader
-            else:
-                await reader.close()
-        return self._reader
+                return await read()
+        except EmptyLedgerError:
+            return None
+        except self._database.failures as error:
+            raise self._database.explain(error) from error
 
     def stop(self) -> None:
         """Refuse further work without waiting."""
@@ -295,24 +299,18 @@ class SqliteStore(SqliteErasing, SqliteEvidence, SqliteHistory, SqliteSnapshots)
     async def aclose(self) -> None:
         """Write out what was handed in, then close."""
         self._closed = True
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            await reader.close()
+        await self._database.aclose()
         await self._writer.aclose()
 
 
-def _grouped(rows: Iterable[Any]) -> list[StoredEntry]:
-    """Turn one row a payload into one entry each."""
-    found: list[StoredEntry] = []
-    payloads: dict[str, tuple[bytes, bytes]] = {}
-    for run_id, seq, prev, digest, body, index, entry_id, number, salt, data in rows:
-        if not found or found[-1].position != entry_id - 1:
-            payloads = {}
-            found.append(StoredEntry(run_id, seq, prev, digest, body, payloads, index, entry_id - 1))
-        if number is not None and number < len(FIELDS):
-            payloads[FIELDS[number]] = (salt, data)
-    return found
+def _run_and_close(job: Callable[[Connection], T], connection: Connection) -> T:
+    try:
+        return job(connection)
+    finally:
+        connection.close()
 
 
 if TYPE_CHECKING:
-    _: LedgerStore = SqliteStore(Path("ledger.db"))
+
+    def _is_a_store(store: SqlStore) -> LedgerStore:
+        return store

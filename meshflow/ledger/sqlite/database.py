@@ -1,0 +1,199 @@
+"""A SQLite file as a database of the ledger: one that writes at a time, and reads that wait for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from meshflow.errors import LedgerError
+from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.sql.database import WRITTEN, Connection, EmptyLedgerError
+from meshflow.ledger.sqlite.schema import explain, open_reader, open_writer
+from meshflow.ledger.sqlite.tables import TABLES, run_script
+
+if TYPE_CHECKING:
+    from meshflow.ledger.sql.database import Database
+    from meshflow.ledger.sqlite.read import Reader
+
+T = TypeVar("T")
+# Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
+_CHUNKS = (512, 128, 32, 8, 2, 1)
+_TRUNCATE_PATIENCE_S = 5.0
+_log = logging.getLogger("meshflow.ledger")
+
+
+class SqliteDatabase:
+    """A ledger's file; it is opened on first use, and reading never makes it."""
+
+    failures: tuple[type[Exception], ...] = (sqlite3.Error,)
+    conflicts: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
+
+    def __init__(self, path: Path, busy_timeout_ms: int = 15_000) -> None:
+        self.name = str(path)
+        self._path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._place = ""
+        self._file: tuple[int, int] | None = None
+        self._reader: Reader | None = None
+        self._closed = False
+
+    def open_writer(self) -> Connection:
+        """Open the file for writing, and make it if it is not there."""
+        self._place = os.path.abspath(self._path)  # a later change of folder must not lead elsewhere
+        connection = open_writer(self._path, self._busy_timeout_ms)
+        self._file = _identity(self._place)
+        return connection
+
+    def begin(self, connection: Connection) -> object:
+        """Take the write lock, with short and uneven pauses: SQLite's own back off to 100 ms, and starve."""
+        deadline = None
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return connection.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+                    raise
+                now = time.monotonic()
+                deadline = deadline or now + self._busy_timeout_ms / 1_000
+                if now >= deadline:
+                    raise
+                time.sleep(random.uniform(0.0002, 0.004))
+
+    def commit(self, connection: Connection) -> None:
+        """Commit, but not into a file that no path leads to any more: the system would let us, and drop it later."""
+        if _identity(self._place) != self._file:
+            raise LedgerError(
+                f"ledger {self.name}: the file has been deleted, moved or replaced since it was opened; "
+                "put it back and open the ledger again"
+            )
+        connection.execute("COMMIT")
+
+    def insert(self, connection: Connection, table: str, values: Sequence[Any], suffix: str = "") -> None:
+        """Insert rows in as few statements of a few sizes as they take."""
+        columns = WRITTEN[table]
+        width = len(columns)
+        row = f"({', '.join('?' * width)})"
+        at, left = 0, len(values) // width
+        for size in _CHUNKS:
+            while left >= size:
+                rows = ", ".join([row] * size)
+                sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}{suffix}"  # noqa: S608 - our own tables
+                connection.execute(sql, values[at : at + size * width])
+                at += size * width
+                left -= size
+
+    def scrub(self, connection: Connection) -> None:
+        """Empty the write-ahead log, which carried what was erased, unless a reader keeps it for too long.
+
+        secure_delete has overwritten the pages of the file itself.
+        """
+        deadline = time.monotonic() + _TRUNCATE_PATIENCE_S
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() >= deadline:
+                _log.warning("a reader holds the write-ahead log, so erased bytes may be in it until the next erasure")
+                return
+            time.sleep(0.01)
+
+    def open_reader(self) -> Connection:
+        """Open the file for reading only."""
+        if not self._path.exists():
+            raise EmptyLedgerError(f"{self.name} is not there yet")
+        return open_reader(self._path, self._busy_timeout_ms)
+
+    async def connect(self, *, scoped: bool = True) -> Connection:
+        """Open the file for reading in a thread; a file keeps no tenants apart."""
+
+        def begun() -> Connection:
+            connection = self.open_reader()
+            connection.execute("BEGIN")
+            return connection
+
+        return await asyncio.to_thread(begun)
+
+    async def fetch(self, sql: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        """Return the rows of a statement, in the reading connection's thread."""
+        return list(await (await self._reading()).execute_fetchall(sql, parameters))
+
+    async def call(self, job: Callable[[Connection], T]) -> T:
+        """Run a function in the reading connection's thread."""
+        return await (await self._reading()).call(job)
+
+    async def _reading(self) -> Reader:
+        if self._reader is None:
+            from meshflow.ledger.sqlite.read import Reader  # imports aiosqlite, which only reads need
+
+            if not self._path.exists():
+                raise EmptyLedgerError(f"{self.name} is not there yet")
+            path, timeout = self._path, self._busy_timeout_ms
+            await (reader := Reader(lambda: open_reader(path, timeout)))
+            if self._reader is None and not self._closed:
+                self._reader = reader
+            else:
+                await reader.close()
+        if self._reader is None:
+            raise LedgerError("the ledger is closed")
+        return self._reader
+
+    def verifiable(self, connection: Connection) -> None:
+        """A file hides nothing from whoever opens it."""
+
+    def forgive(self, connection: Connection, error: Exception) -> bool:
+        """Read bytes that are no UTF-8 as their numbers: only somebody else can have put them there."""
+        if "decode to UTF-8" not in str(error):
+            return False
+        assert isinstance(connection, sqlite3.Connection)  # noqa: S101 - one of ours
+        connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
+        return True
+
+    def storage_findings(self, connection: Connection) -> list[Finding]:
+        """Check the file itself: its pages, indexes against tables, and that the indexes of the schema are there."""
+        problems = [row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        found = [Finding("storage", f"the file: {problem}") for problem in problems]
+        fresh = sqlite3.connect(":memory:")
+        try:
+            run_script(fresh, TABLES)
+            query = "SELECT name, replace(sql, '\"', '') FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+            wanted, have = dict(fresh.execute(query)), dict(connection.execute(query).fetchall())
+        finally:
+            fresh.close()
+        return found + [
+            Finding("storage", f"index {name} is not the one of the schema")
+            for name, sql in wanted.items()
+            if have.get(name) != sql
+        ]
+
+    def address(self) -> list[Any]:
+        """Return path and patience."""
+        return ["sqlite", str(self._path), self._busy_timeout_ms]
+
+    def explain(self, error: Exception) -> LedgerError:
+        """Return what an error of SQLite means."""
+        return explain(error, self._path)
+
+    async def aclose(self) -> None:
+        """Close the reading connection."""
+        self._closed = True
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """Return what tells a file from any other, or None where there is none."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+if TYPE_CHECKING:
+    _: Database = SqliteDatabase(Path("ledger.db"))
