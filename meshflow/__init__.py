@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from meshflow.agent import Agent, AgentResult, TokenPrice, tool
     from meshflow.decision import Decision, Effect, Obligation
     from meshflow.errors import ConfigError, LedgerError, MeshflowError, PluginError, StepDeniedError
+    from meshflow.graph.builder import StateGraph
+    from meshflow.graph.markers import END, START, Command, Overwrite, Send, node
+    from meshflow.graph.policies import CachePolicy, RetryPolicy
+    from meshflow.graph.reducers import add, first, last
+    from meshflow.graph.task import interrupt
     from meshflow.kernel.runtime import StepRuntime
     from meshflow.ledger.diff import RunDiff
     from meshflow.ledger.replay import ReplayLedger
@@ -30,6 +35,19 @@ _HOME = {
     "MeshflowError": "meshflow.errors",
     "PluginError": "meshflow.errors",
     "StepDeniedError": "meshflow.errors",
+    "StateGraph": "meshflow.graph.builder",
+    "Command": "meshflow.graph.markers",
+    "END": "meshflow.graph.markers",
+    "Overwrite": "meshflow.graph.markers",
+    "START": "meshflow.graph.markers",
+    "Send": "meshflow.graph.markers",
+    "node": "meshflow.graph.markers",
+    "CachePolicy": "meshflow.graph.policies",
+    "RetryPolicy": "meshflow.graph.policies",
+    "add": "meshflow.graph.reducers",
+    "first": "meshflow.graph.reducers",
+    "last": "meshflow.graph.reducers",
+    "interrupt": "meshflow.graph.task",
     "StepRuntime": "meshflow.kernel.runtime",
     "ReplayLedger": "meshflow.ledger.replay",
     "RunDiff": "meshflow.ledger.diff",
@@ -44,9 +62,11 @@ _HOME = {
 }
 
 __all__ = [
-    "Agent", "AgentResult", "ConfigError", "Decision", "Effect", "LedgerError", "MeshflowError", "Metered",
-    "NodeInput", "Obligation", "PluginError", "Policy", "ReplayLedger", "RunDiff", "RuntimeOutcome", "Status",
-    "StepDeniedError", "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "current_step", "tool",
+    "END", "START", "Agent", "AgentResult", "CachePolicy", "Command", "ConfigError", "Decision", "Effect",
+    "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation", "Overwrite", "PluginError", "Policy",
+    "ReplayLedger", "RetryPolicy", "RunDiff", "RuntimeOutcome", "Send", "StateGraph", "Status", "StepDeniedError",
+    "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "add", "current_step", "first", "interrupt", "last",
+    "node", "tool",
 ]  # fmt: skip
 
 

@@ -116,7 +116,12 @@ async def test_run_diff(ledger: ReplayLedger) -> None:
     assert (diff.cost_delta_usd, diff.token_delta) == (0.00015, 0)
 
 
+async def test_state_graph() -> None:
+    names = await run(block("StateGraph"))
+    assert names["result"] == {"messages": [], "count": 3}
+
+
 def test_every_expression_of_the_blocks_is_evaluated_by_a_test() -> None:
     headings = re.findall(r"^## (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert headings == ["StepRuntime", "ReplayLedger", "RunDiff"]
+    assert headings == ["StepRuntime", "ReplayLedger", "RunDiff", "StateGraph"]
     assert PAGE.read_text("utf-8").count("```python\n") == len(headings)

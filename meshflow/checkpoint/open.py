@@ -1,0 +1,27 @@
+"""Find the store that an argument names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from meshflow.checkpoint.store import CheckpointStore
+from meshflow.errors import ConfigError
+
+
+def open_store(given: Any) -> CheckpointStore:
+    """Return a store: itself, or for ``"memory"`` or a path the one that is meant."""
+    if isinstance(given, (str, Path)):
+        text = str(given)
+        if text == "memory":
+            from meshflow.checkpoint.memory import MemoryCheckpoints
+
+            return MemoryCheckpoints()
+        if "://" in text:
+            raise ConfigError(f"no checkpoint store for {text.partition('://')[0]}://; give a path")
+        from meshflow.checkpoint.sqlite import SqliteCheckpoints
+
+        return SqliteCheckpoints(text)
+    if isinstance(given, CheckpointStore):
+        return given
+    raise ConfigError(f"a checkpointer is a checkpoint store, 'memory' or a path, not a {type(given).__name__}")

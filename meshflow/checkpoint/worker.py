@@ -1,0 +1,128 @@
+"""One thread that owns a SQLite connection: what callers hand in while a commit is under way shares the next one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from meshflow.checkpoint.store import CheckpointError
+
+Work = Callable[[sqlite3.Connection], Any]
+MAX_BATCH = 256
+
+
+class _Job(NamedTuple):
+    work: Work
+    writes: bool
+    future: Future[Any]
+
+
+class SqliteWorker:
+    """Runs jobs in the order in which they came, each in a savepoint of its own, many in one transaction.
+
+    A future is done when its job is on disk. A job that raises undoes itself and nothing else.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    def submit(self, work: Work, *, writes: bool) -> Future[Any]:
+        """Hand in a job."""
+        if os.getpid() != self._pid:
+            raise CheckpointError("this checkpoint store was opened before a fork; make a new one in the child process")
+        job = _Job(work, writes, Future())
+        with self._lock:
+            if self._closed:
+                raise CheckpointError("the checkpoint store is closed")
+            if self._thread is None:
+                # A daemon: what was acknowledged is on disk, and a forgotten close must not hang the process.
+                self._thread = threading.Thread(target=self._run, name="meshflow-checkpoints", daemon=True)
+                self._thread.start()
+            self._queue.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what was handed in, and close the connection."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            if thread is not None:
+                self._queue.put(None)
+        if thread is not None and os.getpid() == self._pid:
+            thread.join()
+
+    def _run(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while (job := self._queue.get()) is not None:
+            batch, ends = self._batch(job)
+            try:
+                if connection is None:
+                    connection = self._connect()
+                outcomes = _transaction(connection, batch)
+            except Exception as error:  # whoever waits must hear of it, whatever it was
+                outcomes = [error] * len(batch)
+            for one, outcome in zip(batch, outcomes, strict=True):
+                _settle(one.future, outcome)
+            if ends:
+                break
+        if connection is not None:
+            connection.close()
+
+    def _batch(self, first: _Job) -> tuple[list[_Job], bool]:
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                following = self._queue.get_nowait()
+            except Empty:
+                break
+            if following is None:
+                return batch, True
+            batch.append(following)
+        return batch, False
+
+
+class _Value(NamedTuple):
+    value: Any
+
+
+def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Value | Exception]:
+    outcomes: list[_Value | Exception] = []
+    connection.execute("BEGIN IMMEDIATE" if any(job.writes for job in batch) else "BEGIN")
+    try:
+        for job in batch:
+            connection.execute("SAVEPOINT job")
+            try:
+                outcomes.append(_Value(job.work(connection)))
+            except Exception as error:  # the job's own; its caller raises it
+                connection.execute("ROLLBACK TO job")
+                outcomes.append(error)
+            connection.execute("RELEASE job")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return outcomes
+
+
+def _settle(future: Future[Any], outcome: _Value | Exception) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, _Value):
+        future.set_result(outcome.value)
+    elif isinstance(outcome, sqlite3.Error):
+        problem = CheckpointError(f"the checkpoint store failed: {outcome}")
+        problem.__cause__ = outcome
+        future.set_exception(problem)
+    else:
+        future.set_exception(outcome)

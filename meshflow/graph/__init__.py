@@ -1,0 +1,1 @@
+"""Graphs of steps that share a state: build them with StateGraph, compile them, run them."""

@@ -1,0 +1,189 @@
+"""Where nodes run: in the caller's thread and its helpers, or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from meshflow.errors import ContractError
+from meshflow.graph.errors import InvalidRunError
+from meshflow.graph.stream import Sink
+from meshflow.graph.task import Task
+
+T = TypeVar("T")
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits for anything."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise ContractError("a graph that was to run without an event loop waited for something")
+
+
+class Host(Protocol):
+    """Calls functions and runs the tasks of a superstep."""
+
+    async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
+        """Call a sync function where it blocks nobody."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    async def alone(self, task: Task) -> None:
+        """Perform a task that is the only one."""
+        ...
+
+    def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+        """Perform tasks side by side and yield each as it ends; None when ``sink`` has something to read meanwhile.
+
+        Once a task has failed no other is begun; those that run are cancelled where they can be, and waited for.
+        """
+        ...
+
+
+class Direct:
+    """Runs nodes in the thread of the caller, and several at once in worker threads.
+
+    The caller's thread takes part: it runs what no worker has begun. So a node that runs a graph of its own never waits
+    for a worker that never comes.
+    """
+
+    def __init__(self, workers: Callable[[], ThreadPoolExecutor]) -> None:
+        self._workers = workers
+
+    async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
+        """Call it here and now."""
+        value = function(given, **more) if more else function(given)
+        if inspect.iscoroutine(value):
+            value.close()
+            raise InvalidRunError(
+                f"{getattr(function, '__name__', function)!r} is a plain function that returned a coroutine; make it "
+                "async def, or await graph.ainvoke(...)"
+            )
+        return value
+
+    async def sleep(self, seconds: float) -> None:
+        """Block the thread."""
+        time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs this
+
+    async def alone(self, task: Task) -> None:
+        """Perform it here."""
+        await task.perform(self)
+
+    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+        """Perform the first here and the others in workers; all in workers if events are to be read meanwhile."""
+        ended: SimpleQueue[Task | None] = SimpleQueue()
+        mine = () if sink is not None else tasks[:1]
+        waiting: dict[Task, Future[None]] = {}
+        for task in tasks[len(mine) :]:
+            waiting[task] = self._workers().submit(copy_context().run, self._perform, task, ended)
+        if sink is not None:
+            sink.wake = partial(ended.put, None)
+        try:
+            for task in mine:
+                await task.perform(self)
+                yield task
+            failed = any(task.error is not None for task in mine)
+            for task in reversed(tuple(waiting)) if sink is None else ():
+                if waiting[task].cancel():  # no worker has begun it
+                    del waiting[task]
+                    if not failed:
+                        copy_context().run(drive, task.perform(self))
+                        yield task
+                        failed = task.error is not None
+            while waiting:
+                done = ended.get()
+                if done is not None:
+                    del waiting[done]
+                    if done.error is not None:
+                        for task in tuple(waiting):
+                            if waiting[task].cancel():
+                                del waiting[task]
+                yield done
+        finally:
+            if sink is not None:
+                sink.wake = None
+            for future in waiting.values():
+                future.cancel()
+
+    def _perform(self, task: Task, ended: SimpleQueue[Task | None]) -> None:
+        try:
+            drive(task.perform(self))
+        except BaseException as error:
+            task.error = error
+        finally:
+            ended.put(task)
+
+
+class Looped:
+    """Runs nodes on the running event loop: coroutines as tasks of it, plain functions in worker threads."""
+
+    def __init__(self, workers: Callable[[], ThreadPoolExecutor]) -> None:
+        self._workers = workers
+
+    async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
+        """Call it in a worker; await what it returns if that is awaitable."""
+        value = await self._offload(partial(function, given, **more))
+        return await value if inspect.isawaitable(value) else value
+
+    async def _offload(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._workers(), copy_context().run, work)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the loop go on."""
+        await asyncio.sleep(seconds)
+
+    async def alone(self, task: Task) -> None:
+        """Perform it in this task of the loop."""
+        await task.perform(self)
+
+    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+        """Perform each in a task of the loop."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Queue[Task | None] = asyncio.Queue()
+        if sink is not None:
+            sink.wake = partial(_wake, loop, ended)
+        running = {loop.create_task(task.perform(self)): task for task in tasks}
+        for one, task in running.items():
+            one.add_done_callback(partial(_note_end, task, ended))
+        left = len(running)
+        try:
+            while left:
+                done = await ended.get()
+                if done is not None:
+                    left -= 1
+                    if done.error is not None:
+                        for one in running:
+                            one.cancel()
+                yield done
+        finally:
+            if sink is not None:
+                sink.wake = None
+            for one in running:
+                one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, ended: asyncio.Queue[Task | None]) -> None:
+    loop.call_soon_threadsafe(ended.put_nowait, None)
+
+
+def _note_end(task: Task, ended: asyncio.Queue[Task | None], one: asyncio.Task[None]) -> None:
+    if one.cancelled():
+        task.error = asyncio.CancelledError("a sibling failed, or the run was cancelled")
+    elif one.exception() is not None:
+        task.error = one.exception()
+    ended.put_nowait(task)

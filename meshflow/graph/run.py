@@ -1,0 +1,395 @@
+"""One run of a graph: the state, what comes next, and the loop over supersteps."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from meshflow.graph.copying import copied
+from meshflow.graph.errors import (
+    GraphInterrupt,
+    GraphRecursionError,
+    InvalidRunError,
+    InvalidUpdateError,
+    ParentCommand,
+)
+from meshflow.graph.frontier import Frontier
+from meshflow.graph.markers import START, Command, Interrupt
+from meshflow.graph.output import Output, checked
+from meshflow.graph.reducers import apply_all, overlaid, snapshot, started
+from meshflow.graph.schema import as_updates
+from meshflow.graph.stream import (
+    INTERRUPT,
+    checkpoint_event,
+    debug_event,
+    ended_event,
+    started_event,
+    updates_event,
+)
+from meshflow.graph.task import Answers, Task
+
+if TYPE_CHECKING:
+    from meshflow.checkpoint.store import Checkpoint
+    from meshflow.graph.compiled import CompiledGraph
+    from meshflow.graph.governed import Governor
+    from meshflow.graph.host import Host
+    from meshflow.graph.saving import Saver
+    from meshflow.graph.settings import Settings
+    from meshflow.graph.stream import Sink
+
+
+class Run:
+    """A run from its input, or from a checkpoint, to its end, a pause or an error.
+
+    ``ticks`` is the loop. It yields whenever there are events to read, so that a caller who stops reading stops the
+    run.
+    """
+
+    __slots__ = (
+        "anchor",
+        "answers",
+        "applied",
+        "frontier",
+        "governor",
+        "graph",
+        "host",
+        "interrupts",
+        "modes",
+        "namespace",
+        "nested_in",
+        "paused",
+        "resuming",
+        "saver",
+        "settings",
+        "sink",
+        "step",
+        "steps_left",
+        "values",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        graph: CompiledGraph,
+        settings: Settings,
+        sink: Sink,
+        host: Host,
+        *,
+        saver: Saver | None = None,
+        governor: Governor | None = None,
+        nested_in: Task | None = None,
+        namespace: tuple[str, ...] = (),
+    ) -> None:
+        self.graph = graph
+        self.settings = settings
+        self.sink = sink
+        self.host = host
+        self.saver = saver
+        self.governor = governor
+        self.nested_in = nested_in
+        self.namespace = namespace
+        self.modes = sink.modes_in(nested_in is not None)
+        self.values: dict[str, Any] = {}
+        self.frontier = Frontier(len(graph.joins))
+        self.step = 0
+        self.steps_left = settings.recursion_limit
+        self.answers: Answers = nested_in.run.answers if nested_in is not None else Answers()
+        self.anchor = ""
+        self.applied: Task | None = None
+        self.resuming = False
+        self.paused = False
+        self.interrupts: tuple[Interrupt, ...] = ()
+
+    @property
+    def cache_scope(self) -> str:
+        """Return what parts the cached results of one tenant and agent from another's."""
+        settings = self.settings
+        return "" if self.governor is None else f"{settings.tenant}\x1f{settings.agent_id}\x1f{settings.credential}"
+
+    async def ticks(self, given: Any) -> AsyncGenerator[None]:
+        """Run; yield when the sink has events."""
+        items = self.sink.items
+        if not await self._begin(given):
+            return
+        if "values" in self.modes:
+            self._emit("values", self.output())
+        if items:
+            yield
+        while self.frontier:
+            if self.steps_left <= 0:
+                raise GraphRecursionError(
+                    f"graph {self.graph.name!r} was not done after {self.settings.recursion_limit} supersteps, next "
+                    f"{self.frontier.names or [send.node for send in self.frontier.sends]}; mend its loop, or raise "
+                    "recursion_limit"
+                )
+            tasks = self._tasks()
+            if await self._breaks(self.settings.interrupt_before, {task.node.name for task in tasks}, "before"):
+                break
+            self.steps_left -= tasks[0].node is not self.graph.start
+            if len(tasks) == 1 and not self.sink.live:
+                task = tasks[0]
+                self._show_start(tasks)
+                await self.host.alone(task)
+                self._show_end(task)
+            else:
+                async for _ in self._together(tasks):
+                    yield
+            if not await self._conclude(tasks):
+                break
+            if items:
+                yield
+            if self.settings.interrupt_after and await self._breaks(
+                self.settings.interrupt_after, {task.node.name for task in tasks}, "after"
+            ):
+                break
+        if self.saver is not None:
+            await self.saver.close(self)
+        if items:
+            yield
+        if self.paused and self.nested_in is not None:
+            raise GraphInterrupt(*self.interrupts)
+
+    def output(self) -> dict[str, Any]:
+        """Return a copy of what the graph shows of its state."""
+        return snapshot(self.values, self.graph.output_keys)
+
+    def result(self) -> dict[str, Any]:
+        """Return what ``invoke`` does: the state's output keys, and open questions under ``__interrupt__``."""
+        values = self.values
+        result = {key: values[key] for key in self.graph.output_keys if key in values}
+        if self.interrupts:
+            result[INTERRUPT] = list(self.interrupts)
+        return result
+
+    async def _begin(self, given: Any) -> bool:
+        """Load or make the state, and find the first nodes. False if the run stops before its first superstep."""
+        saver = self.saver
+        if saver is None:
+            self.anchor = secrets.token_hex(8) if self.nested_in is None else self.nested_in.id
+        elif await saver.open(self, given):
+            return await self._resume(given)
+        if given is None or isinstance(given, Command):
+            raise InvalidRunError(
+                "there is nothing to resume: the run has no checkpoint; give an input"
+                if saver is not None
+                else "None and Command resume a run, which needs compile(checkpointer=...) and a thread_id"
+            )
+        self._take_input(given)
+        self._enter()
+        if saver is not None:
+            await saver.save(self, "input")
+        return True
+
+    async def _resume(self, given: Any) -> bool:
+        """Go on from the checkpoint that the saver has loaded into this run."""
+        assert self.saver is not None  # noqa: S101 - only a saver loads
+        self.resuming = True
+        if isinstance(given, Command):
+            await self.saver.take_command(self, given)
+        if self.settings.interrupt_after and self.saver.ran and not self.saver.passed_breakpoint:
+            return not await self._breaks(self.settings.interrupt_after, set(self.saver.ran), "after")
+        return True
+
+    def _take_input(self, given: Any) -> None:
+        known = {key: self.graph.channels[key] for key in self.graph.input_keys}
+        if isinstance(given, Mapping):
+            updates = checked(START, given, known)
+        else:
+            found = as_updates(given)
+            if found is None:
+                raise InvalidUpdateError(
+                    f"the input is a {type(given).__name__}; give a dict with keys among {list(known)}", node=START
+                )
+            updates = [(key, value) for key, value in found.items() if key in known]
+        if not self.values:
+            self.values = started(tuple(self.graph.channels.values()))
+        if self.saver is not None:
+            self.saver.changed.update(key for key, _ in updates)
+        memo: dict[int, Any] = {}
+        apply_all(self.values, self.graph.channels, [(START, [(key, copied(value, memo)) for key, value in updates])])
+
+    def _enter(self) -> None:
+        """Begin at START: its routers, if it has any, are a superstep of their own that nobody sees."""
+        start, frontier = self.graph.start, self.frontier
+        frontier.names, frontier.sends = [start.name], []
+        if not start.routers:
+            frontier.advance([(start, Output([], [], []))], self.graph.nodes, self.graph.joins)
+
+    def _tasks(self) -> list[Task]:
+        frontier, nodes = self.frontier, self.graph.every_node
+        names, sends = frontier.names, frontier.sends
+        alone = len(names) + len(sends) == 1
+        tasks = [Task(self, nodes[send.node], send.arg, index, alone) for index, send in enumerate(sends)]
+        tasks += [Task(self, nodes[name], None, None, alone) for name in names]
+        if names and names[0] == START:
+            tasks[-1].output = Output([], [], [])
+        if self.resuming and self.saver is not None:
+            self.saver.restore(tasks)
+        return tasks
+
+    async def _together(self, tasks: Sequence[Task]) -> AsyncIterator[None]:
+        """Run what is left to run of several tasks; yield when the sink has events."""
+        items, live = self.sink.items, self.sink.live and self.nested_in is None
+        self._show_start(tasks)
+        for task in tasks:
+            if task.finished:
+                self._show_end(task)
+        left = [task for task in tasks if not task.finished]
+        if items:
+            yield
+        remaining = len(left)
+        if left:
+            async for ended in self.host.each(left, self.sink if live else None):
+                if ended is not None:
+                    remaining -= 1
+                    self._show_end(ended)
+                    if self.saver is not None and remaining and ended.finished:
+                        await self.saver.finished(self, ended)
+                if items:
+                    yield
+
+    async def _conclude(self, tasks: Sequence[Task]) -> bool:
+        """Apply a superstep, or notice why it cannot be; True if the run goes on."""
+        stopped = [task for task in tasks if not task.finished]
+        if stopped:
+            if self.saver is not None:
+                await self.saver.stopped(self, tasks)
+            _raise_for(tasks)
+            self.interrupts = tuple(one for task in stopped for one in task.interrupts)
+            self._apply([task for task in tasks if task.finished])
+            if "values" in self.modes and any(task.finished for task in tasks):
+                self._emit("values", self.output())
+            self.paused = True
+            return False
+        ordered = sorted(tasks, key=_place) if len(tasks) > 1 else tasks
+        self._apply(ordered)
+        ran = [(task.node, task.output) for task in ordered if task.output is not None]
+        self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
+        self.step += 1
+        self.resuming = False
+        if "values" in self.modes and any(
+            key in self.graph.output_keys for _, output in ran for key, _ in output.updates
+        ):
+            self._emit("values", self.output())
+        if self.saver is not None:
+            await self.saver.save(self, "loop", [node.name for node, _ in ran])
+        return True
+
+    def seen_by_routers(self, task: Task) -> dict[str, Any]:
+        """Return the state with one task's writes.
+
+        Of a task that runs alone they are applied then and there, so that the cost does not grow with the state; unless
+        what is kept of the run has to stay as it was until the routers have answered.
+        """
+        assert task.output is not None  # noqa: S101 - its node has run
+        if not task.alone or self.saver is not None:
+            return overlaid(self.values, self.graph.channels, task.output.updates)
+        self._apply([task])
+        return self.values
+
+    def _apply(self, tasks: Sequence[Task]) -> None:
+        """Apply the writes of tasks, once."""
+        if len(tasks) == 1:
+            task = tasks[0]
+            if self.applied is task or task.output is None:
+                return
+            self.applied = task
+            updates = task.output.updates
+            if task.output.unique:
+                values, channels = self.values, self.graph.channels
+                for key, value in updates:
+                    channels[key].write(values, value)
+            else:
+                apply_all(self.values, self.graph.channels, [(task.node.name, updates)])
+        else:
+            outputs = [(task.node.name, task.output.updates) for task in tasks if task.output is not None]
+            apply_all(self.values, self.graph.channels, outputs)
+        if self.saver is not None:
+            self.saver.changed.update(
+                key for task in tasks if task.output is not None for key, _ in task.output.updates
+            )
+
+    def checkpoint_saved(self, checkpoint: Checkpoint) -> None:
+        """Tell those who read ``checkpoints`` of a new one."""
+        modes = self.modes
+        if "checkpoints" in modes or "debug" in modes:
+            event = checkpoint_event(self, checkpoint)
+            if "checkpoints" in modes:
+                self._emit("checkpoints", event)
+            if "debug" in modes:
+                self._emit("debug", debug_event(self.step, "checkpoint", event))
+
+    async def _breaks(self, where: frozenset[str], names: set[str], when: str) -> bool:
+        """Pause at a breakpoint, unless the run was resumed from this very one."""
+        if not where or where.isdisjoint(names):
+            return False
+        if self.saver is None:
+            raise InvalidRunError(f"interrupt_{when} pauses the run, and nothing keeps it; compile with a checkpointer")
+        if when == "before" and self.resuming and self.saver.passed_breakpoint:
+            return False
+        await self.saver.breakpoint(self, when)
+        if "updates" in self.modes:
+            self._emit("updates", {INTERRUPT: ()})
+        self.paused = True
+        return True
+
+    async def nested(self, task: Task, graph: CompiledGraph, given: Any, host: Host) -> Any:
+        """Run a graph as a node of this one."""
+        run = graph.nested_run(task, host)
+        shared = {key: given[key] for key in graph.input_keys if key in given} if isinstance(given, Mapping) else given
+        async for _ in run.ticks(shared):
+            pass
+        return {key: value for key, value in run.result().items() if key in self.graph.channels}
+
+    def _emit(self, mode: str, data: Any) -> None:
+        self.sink.emit(self.namespace, mode, data)
+
+    def _show_start(self, tasks: Sequence[Task]) -> None:
+        modes = self.modes
+        if ("tasks" not in modes and "debug" not in modes) or tasks[0].node is self.graph.start:
+            return
+        for task in tasks:
+            event = started_event(task)
+            if "tasks" in modes:
+                self._emit("tasks", event)
+            if "debug" in modes:
+                self._emit("debug", debug_event(self.step, "task", event))
+
+    def _show_end(self, task: Task) -> None:
+        modes = self.modes
+        if not modes or (task.node is self.graph.start and not task.interrupts):
+            return
+        if task.interrupts:
+            if "updates" in modes:
+                self._emit("updates", {INTERRUPT: task.interrupts})
+            if "values" in modes:
+                self._emit("values", {**self.output(), INTERRUPT: task.interrupts})
+        elif task.finished and "updates" in modes:
+            self._emit("updates", updates_event(task))
+        if "tasks" in modes or "debug" in modes:
+            event = ended_event(task)
+            if "tasks" in modes:
+                self._emit("tasks", event)
+            if "debug" in modes:
+                self._emit("debug", debug_event(self.step, "task_result", event))
+
+
+def _place(task: Task) -> tuple[int, str, int]:
+    """Return where a task's writes come in a superstep: nodes by name, then Sends in the order of sending."""
+    return (0, task.node.name, 0) if task.index is None else (1, "", task.index)
+
+
+def _raise_for(tasks: Sequence[Task]) -> None:
+    """Raise what a task raised, or hand its command on to the graph around."""
+    errors = [task for task in tasks if task.error is not None]
+    if errors:
+        # Siblings are cancelled once one has failed, so the failure itself is the one that is no cancellation.
+        first = next((task for task in errors if not isinstance(task.error, asyncio.CancelledError)), errors[0])
+        assert first.error is not None  # noqa: S101 - filtered above
+        if not any("in node " in note for note in getattr(first.error, "__notes__", ())):
+            first.error.add_note(f"in node {first.node.name!r}, superstep {first.run.step + 1}")
+        raise first.error
+    for task in tasks:
+        if task.parent_command is not None:
+            raise ParentCommand(task.parent_command)

@@ -1,0 +1,246 @@
+"""Keep a run in a checkpoint store as it goes on, and take it up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from meshflow.checkpoint.encode import encode
+from meshflow.checkpoint.store import Checkpoint, CheckpointStore, Saved, ThreadKey, Write, new_id
+from meshflow.clock import SystemClock
+from meshflow.errors import EncodingError
+from meshflow.graph.errors import InvalidRunError
+from meshflow.graph.frontier import Frontier
+from meshflow.graph.markers import END, Command, Send
+from meshflow.graph.output import Output, command_updates, existing, sendable
+from meshflow.graph.records import (
+    ANSWER,
+    BREAKPOINT,
+    COMMAND,
+    RUN,
+    VERSION,
+    Pending,
+    output_to_plain,
+    read_body,
+    read_pending,
+    read_values,
+    result_write,
+    unfinished_write,
+)
+from meshflow.graph.reducers import apply_all
+
+if TYPE_CHECKING:
+    from meshflow.graph.run import Run
+    from meshflow.graph.task import Task
+
+
+class Saver:
+    """What one run keeps, in one namespace of a thread.
+
+    ``newest`` is the newest checkpoint that this run knows of. Each put demands that it still is: of two runs that
+    work on one thread the slower one is refused, instead of both writing half of a history.
+    """
+
+    def __init__(self, store: CheckpointStore, key: ThreadKey, types: Mapping[str, type]) -> None:
+        self.store = store
+        self.key = key
+        self.types = types
+        self.newest = ""
+        self.current: str | None = None
+        self.versions: dict[str, str] = {}
+        self.changed: set[str] = set()
+        self.pending = Pending()
+        self.prefilled: dict[tuple[str, int | None], list[Any]] = {}
+        self.ran: list[str] = []
+        self._held: tuple[str, list[str]] | None = None
+        self._written: set[str] = set()
+
+    @property
+    def passed_breakpoint(self) -> bool:
+        """Whether the checkpoint that was loaded is one at which the run had paused."""
+        return self.pending.passed_breakpoint
+
+    async def open(self, run: Run, given: Any) -> bool:
+        """Load what the thread holds into the run. True if the run goes on from it, False if it begins anew."""
+        wanted = run.settings.checkpoint_id if run.nested_in is None else None
+        saved = await self.store.get(self.key, wanted)
+        if saved is None:
+            if wanted is not None:
+                raise InvalidRunError(f"thread {self.key.thread_id!r} has no checkpoint {wanted!r}")
+            return False
+        newest = saved if wanted is None else await self.store.get(self.key)
+        self.newest = newest.checkpoint.checkpoint_id if newest is not None else ""
+        self._load(run, saved)
+        if run.nested_in is None and not (given is None or isinstance(given, Command)):
+            self.pending = Pending()
+            return False
+        if self.current != self.newest:
+            await self._fork(run, given)
+        return True
+
+    def _load(self, run: Run, saved: Saved) -> None:
+        body = read_body(saved, self.types)
+        run.values = read_values(saved, self.types)
+        run.frontier = Frontier.from_plain(body["frontier"], len(run.graph.joins))
+        for name in [*run.frontier.names, *(send.node for send in run.frontier.sends), *run.frontier.deferred]:
+            existing(f"thread {self.key.thread_id!r}", name, {**run.graph.nodes, run.graph.start.name: run.graph.start})
+        run.step = body["step"]
+        self.current = run.anchor = saved.checkpoint.checkpoint_id
+        self.versions = dict(saved.checkpoint.values)
+        self.ran = list(body["ran"])
+        self.pending = read_pending(saved, self.types)
+        run.answers.by_id.update(self.pending.answers)
+        for output in self.pending.commands:
+            self._apply_command(run, output)
+
+    async def _fork(self, run: Run, given: Any) -> None:
+        """Begin a branch at an older checkpoint: what was done after it belongs to the other branch."""
+        past, self.pending = self.pending, Pending(passed_breakpoint=self.pending.passed_breakpoint)
+        run.answers.by_id.clear()
+        if isinstance(given, Command) and given.resume is not None:
+            chosen = _answers(past, given.resume)
+            for record in past.unfinished.values():
+                mine = [chosen[asked[0]] for asked in record["interrupts"] if asked[0] in chosen]
+                if mine:
+                    self.prefilled[record["node"], record["index"]] = [*record["answers"], *mine]
+        await self.save(run, "fork", self.ran)
+
+    async def take_command(self, run: Run, command: Command[Any]) -> None:
+        """Note what a caller hands in to resume; it is kept before anything acts on it."""
+        if command.graph is not None:
+            raise InvalidRunError("a caller's Command has no graph; there is no graph around this one")
+        goto = (command.goto,) if isinstance(command.goto, (str, Send)) else tuple(command.goto)
+        if command.resume is None and command.update is None and not goto:
+            raise InvalidRunError("the Command says nothing: give resume, update or goto")
+        writes: list[Write] = []
+        if command.resume is not None and not self.prefilled:
+            answers = _answers(self.pending, command.resume)
+            run.answers.by_id.update(answers)
+            writes.append(Write(RUN, ANSWER, self.pending.run_writes, encode(answers)))
+        if command.update is not None or goto:
+            nodes = run.graph.nodes
+            output = Output(command_updates("the caller's Command", command.update, run.graph.channels), [], [])
+            for target in goto:
+                if isinstance(target, Send):
+                    output.sends.append(sendable("the caller's Command", target, nodes))
+                elif target != END:
+                    output.goto.append(existing("the caller's Command", target, nodes))
+            self._apply_command(run, output)
+            writes.append(Write(RUN, COMMAND, self.pending.run_writes, encode(output_to_plain(output))))
+        if writes and self.current is not None:
+            await self.store.put_writes(self.key, self.current, writes)
+
+    def _apply_command(self, run: Run, output: Output) -> None:
+        apply_all(run.values, run.graph.channels, [("the caller's Command", output.updates)])
+        self.changed.update(key for key, _ in output.updates)
+        run.frontier.names = sorted({*run.frontier.names, *output.goto})
+        run.frontier.sends = [*run.frontier.sends, *output.sends]
+
+    def restore(self, tasks: Sequence[Task]) -> None:
+        """Give the tasks of the superstep that was under way what they had done already."""
+        for task in tasks:
+            task.resuming = True
+            task_id = task.id
+            done = self.pending.results.get(task_id)
+            record = self.pending.unfinished.get(task_id)
+            if done is not None:
+                task.output, task.routed = done, len(task.node.routers)
+                self._written.add(task_id)
+            elif record is not None:
+                task.answers = list(record["answers"])
+                task.saved = dict(record["saved"])
+                if record["output"] is not None:
+                    task.output, task.routed = _output(record["output"]), record["routed"]
+            task.answers = self.prefilled.get((task.node.name, task.index), task.answers)
+
+    async def save(self, run: Run, source: str, ran: Sequence[str] = ()) -> None:
+        """Keep the state between two supersteps."""
+        made = new_id(max(self.newest, self.current or ""), SystemClock().now_us())
+        run.anchor = made
+        self.ran = list(ran)
+        if run.settings.durability == "exit" and source == "loop":
+            self._held = (made, self.ran)
+            return
+        await self._put(run, made, source)
+
+    async def _put(self, run: Run, made: str, source: str) -> None:
+        values = run.values
+        changed = [key for key in values if key in self.changed or key not in self.versions]
+        blobs: dict[tuple[str, str], bytes] = {}
+        for key in changed:
+            try:
+                blobs[key, made] = encode(values[key])
+            except EncodingError as error:
+                raise EncodingError(str(error), path=f"the state's key {key!r}") from None
+        self.versions = {key: version for key, version in self.versions.items() if key in values}
+        self.versions.update((key, made) for key in changed)
+        body = {"v": VERSION, "step": run.step, "frontier": run.frontier.to_plain(), "ran": self.ran}
+        metadata = {**run.settings.metadata, "source": source, "step": run.step, "run_id": run.settings.run_id}
+        checkpoint = Checkpoint(
+            checkpoint_id=made,
+            body=encode(body),
+            metadata=orjson.dumps(metadata, default=repr),
+            parent_id=self.current,
+            run_id=run.settings.run_id,
+            values=dict(self.versions),
+        )
+        await self.store.put(self.key, checkpoint, blobs, after=self.newest)
+        self.newest = self.current = run.anchor = made
+        self.changed.clear()
+        self._held = None
+        self._written.clear()
+        self.pending = Pending()
+        self.prefilled.clear()
+        run.checkpoint_saved(checkpoint)
+
+    async def finished(self, run: Run, task: Task) -> None:
+        """Keep what one task of several has done: if the process dies before the others end, it is not done again."""
+        if run.settings.durability == "sync" and self.current is not None:
+            self._written.add(task.id)
+            await self.store.put_writes(self.key, self.current, [result_write(task)])
+
+    async def stopped(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Keep what each task of a superstep has done that cannot be applied: some failed, some ask or wait."""
+        await self.close(run)
+        writes = []
+        for task in tasks:
+            if not task.finished:
+                writes.append(unfinished_write(task, self.pending.counts.get(task.id, 0)))
+            elif task.id not in self._written:
+                writes.append(result_write(task))
+        if self.current is not None:
+            await self.store.put_writes(self.key, self.current, writes)
+
+    async def breakpoint(self, run: Run, when: str) -> None:
+        """Note that the run pauses here, so that it goes on from here when it is resumed, and only then."""
+        await self.close(run)
+        if self.current is not None:
+            await self.store.put_writes(self.key, self.current, [Write(RUN, BREAKPOINT, 0, encode(when))])
+
+    async def close(self, run: Run) -> None:
+        """Write what ``durability="exit"`` has held back."""
+        if self._held is not None:
+            made, self.ran = self._held
+            await self._put(run, made, "loop")
+
+
+def _output(plain: Mapping[str, Any]) -> Output:
+    from meshflow.graph.records import output_from_plain
+
+    return output_from_plain(plain)
+
+
+def _answers(pending: Pending, resume: Any) -> dict[str, Any]:
+    """Return the answers by the ids of the questions."""
+    asked = pending.open
+    if not asked:
+        raise InvalidRunError("Command(resume=...) answers nothing: no node of this thread waits for an answer")
+    if isinstance(resume, dict) and resume and asked.keys() >= resume.keys():
+        return dict(resume)
+    if len(asked) > 1:
+        raise InvalidRunError(
+            f"{len(asked)} nodes wait for an answer; give Command(resume={{id: answer}}) with ids among {sorted(asked)}"
+        )
+    return {next(iter(asked)): resume}
