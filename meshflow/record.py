@@ -90,6 +90,8 @@ class ApprovalRequest:
     expires_at_us: int
     codes: tuple[str, ...]
     holds_output: bool = False
+    required: int = 1
+    """How many different people must approve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

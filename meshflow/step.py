@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -130,7 +131,8 @@ class Approval:
     ``arguments_digest`` covers the final input under ``salt``; ``fingerprint`` is the pipeline's at the time of asking;
     ``principal`` is who asked, as recorded, ``attempt`` the last one that is recorded of the step, and ``used``
     whether a step has begun on the strength of it. ``held_output`` is set where the output, not the call, was in
-    question.
+    question. ``approvers`` are all who approved, where several had to; ``approver`` is the one who decided. An
+    ``edited`` approval is for ``edited_input`` in the place of what was asked, and the digest covers that.
     """
 
     approval_id: str
@@ -148,6 +150,14 @@ class Approval:
     used: bool = False
     holds_output: bool = False
     held_output: Any = None
+    approvers: tuple[str, ...] = ()
+    edited: bool = False
+    edited_input: Any = None
+
+
+def folded_name(name: str) -> str:
+    """Return a person's name as two spellings of it share it."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 class Purpose(StrEnum):

@@ -58,16 +58,17 @@ def show_approval(options: Chosen, path: Path | None, tenant: str | None, approv
 
 def decide(
     options: Chosen, path: Path | None, tenant: str | None, approval_id: str, *, approve: bool,
-    approver: str | None, reason: str,
+    approver: str | None, reason: str, edit: Path | None = None,
 ) -> None:  # fmt: skip
     """Record a decision, and print what was asked and what was answered."""
     name = approver if approver is not None else _os_user()
+    edited = {"edited": _arguments(edit)} if edit is not None else {}
 
     async def write(ledger: ReplayLedger) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         waiting = await ledger.pending_approvals(tenant=tenant)
         asked = next((one for one in waiting if one["approval_id"] == approval_id), None)
         decision = await ledger.decide_approval(
-            approval_id, approve=approve, approver=name, reason=reason, tenant=tenant
+            approval_id, approve=approve, approver=name, reason=reason, tenant=tenant, **edited
         )
         return shown(ledger.path), asked, decision
 
@@ -78,7 +79,9 @@ def decide(
     if asked is not None:
         _print_request(asked)
     say(f"{decision['approver']} {'approved' if approve else 'denied'} it at {decision['decided_at']}.")
-    if approve:
+    if not decision["decided"]:
+        say(f"{decision['approvals']} of {decision['required']} people have approved; it still waits.")
+    elif approve:
         ids = ("JOB", "--run-id", decision["run_id"], "--resume")
         say(f"The step runs when its job is run again: {command('run', *ids)}")
 
@@ -106,6 +109,7 @@ def _print_request(asked: Mapping[str, Any]) -> None:
         ("reason", asked["reason"]),
         ("in question", "the output; the step has run" if asked["holds_output"] else "the call; it has not run"),
         ("asked at", asked["requested_at"]),
+        ("needs", f"{asked['required']} people" if asked["required"] > 1 else "one person"),
         ("until", f"{asked['expires_at']}{' (expired)' if asked['expired'] else ''}"),
         ("pipeline", asked["fingerprint"]),
     ])  # fmt: skip
@@ -126,6 +130,13 @@ async def _pending(ledger: ReplayLedger, approval_id: str, tenant: str | None) -
         if one["approval_id"] == approval_id:
             return one
     raise LedgerError(f"no step waits for approval {approval_id!r}; it is unknown here, or has been decided")
+
+
+def _arguments(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} does not hold JSON: {error}", param_hint="--edit") from None
 
 
 def _os_user() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,13 @@ AsOption = Annotated[
     typer.Option(
         "--as", metavar="NAME", envvar="MESHFLOW_APPROVER", callback=text,
         help="Who decides; without it the user of this machine.",
+    ),
+]  # fmt: skip
+EditOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--edit", metavar="FILE", exists=True, dir_okay=False,
+        help="Approve the arguments in this JSON file in the place of those asked about; the gates see them anew.",
     ),
 ]  # fmt: skip
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", callback=text, help="Why; kept on record.")]
@@ -61,6 +69,7 @@ def approve(
     approval_id: ApprovalArgument,
     approver: AsOption = None,
     reason: ReasonOption = "",
+    edit: EditOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
@@ -71,7 +80,7 @@ def approve(
     options = chosen(context, config, as_json, debug)
     from meshflow.cli.approvals import decide
 
-    decide(options, ledger, tenant, approval_id, approve=True, approver=approver, reason=reason)
+    decide(options, ledger, tenant, approval_id, approve=True, approver=approver, reason=reason, edit=edit)
 
 
 @approvals_app.command()

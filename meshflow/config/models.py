@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -78,6 +78,7 @@ def _version(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_unique)]
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]
+Required = Annotated[int, Field(ge=1, le=100), BeforeValidator(_number)]
 TenantId = Annotated[str, AfterValidator(_tenant_id)]
 Raw = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 
@@ -114,12 +115,39 @@ class StageConfig(_Model):
         return value
 
 
+class ApprovalRule(_Model):
+    """Whose approval the steps that match need; what a rule does not say, the section says."""
+
+    tools: Names = Field((), description="Names of tools; empty matches every step.")
+    tenants: Names = Field((), description="Ids of tenants; empty matches every one.")
+    required: Required | None = Field(None, description="How many different people must approve.")
+    approvers: Names = Field((), description="Who may approve; empty leaves it to the section.")
+
+
 class ApprovalsConfig(_Model):
-    """How long an approval may be waited for."""
+    """Who approves the steps that wait for a person, and how long they may wait."""
 
     expires_s: Annotated[int, Field(gt=0, le=315_360_000), BeforeValidator(_number)] = Field(
         86_400, description="Seconds after which a pending approval expires and its step is denied."
     )
+    required: Required = Field(1, description="How many different people must approve; one who denies decides alone.")
+    approvers: Names = Field((), description="Who may approve; empty is anybody but who asked.")
+    rules: tuple[ApprovalRule, ...] = Field((), description="Rules, of which the first that matches a step decides.")
+
+    def terms(self, tool: str | None, tenant: str | None) -> tuple[int, tuple[str, ...]]:
+        """Return how many must approve a step, and who may."""
+        for rule in self.rules:
+            if (not rule.tools or tool in rule.tools) and (not rule.tenants or tenant in rule.tenants):
+                return rule.required or self.required, rule.approvers or self.approvers
+        return self.required, self.approvers
+
+    @model_validator(mode="after")
+    def _enough_approvers(self) -> Self:
+        each = [(rule.required or self.required, rule.approvers or self.approvers) for rule in self.rules]
+        for needed, named in ((self.required, self.approvers), *each):
+            if named and needed > len(named):
+                raise ValueError(f"needs {needed} approvals and names {len(named)} approvers")
+        return self
 
 
 class PluginsConfig(BaseModel):

@@ -44,11 +44,17 @@ def config_schema(plugins: PluginTypes) -> Schema:
         **{name: _reference(f":{name}") for name in SECTIONS},
         "stages": _optional({stage.name: _stage(stage, plugins) for stage in STAGES}, "The fifteen stages."),
         "plugins": _plugins(keys),
-        "approvals": _or_null(ApprovalsConfig.model_json_schema()),
+        "approvals": _or_null(_approvals(definitions)),
         "tenants": _tenants(plugins, keys, definitions),
     }
     schema = {"title": "meshflow.yaml", **_object(properties), "$defs": definitions}
     return {"$schema": _DRAFT, **_with_references(schema)}
+
+
+def _approvals(definitions: Schema) -> Schema:
+    schema = ApprovalsConfig.model_json_schema(ref_template="#/$defs/:approvals:{model}")
+    definitions.update({f":approvals:{model}": value for model, value in schema.pop("$defs", {}).items()})
+    return schema
 
 
 def provides(plugin: type[Plugin[Any]], stage: Stage) -> bool:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshflow.kernel.digest import arguments_digest, new_salt
+from meshflow.config.models import ApprovalsConfig
+from meshflow.digest import arguments_digest, new_salt
 from meshflow.kernel.gate import Passage
 from meshflow.record import ApprovalRequest
-from meshflow.step import Approval, StepState
+from meshflow.step import Approval, StepState, folded_name
 
 
-def request_approval(passage: Passage, expires_s: int, *, holds_output: bool = False) -> ApprovalRequest:
+def request_approval(passage: Passage, rules: ApprovalsConfig, *, holds_output: bool = False) -> ApprovalRequest:
     """Return what a person is asked: bound to the input as the gates left it, the pipeline and an expiry."""
     salt = new_salt()
     state = passage.state
+    required, _ = rules.terms(state.step.tool, passage.context.tenant_id)
     return ApprovalRequest(
         approval_id=f"apr-{new_salt()[:20]}",
         arguments_digest=arguments_digest(state.input, salt),
         salt=salt,
-        expires_at_us=state.clock.now_us() + expires_s * 1_000_000,
+        expires_at_us=state.clock.now_us() + rules.expires_s * 1_000_000,
         codes=tuple(code for code, _ in passage.escalations),
         holds_output=holds_output,
+        required=required,
     )
 
 
-def objection(approval: Approval, state: StepState) -> tuple[str, str] | None:
+def objection(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
     """Return why an approval does not cover the step as it stands now, as code and reason; None if it does."""
     if not approval.approved:
         return "approval.rejected", f"{approval.approver} said no: {approval.reason or 'no reason given'}"
@@ -34,12 +37,28 @@ def objection(approval: Approval, state: StepState) -> tuple[str, str] | None:
         return "approval.other_step", f"approval {approval.approval_id} was given for another step"
     if state.clock.now_us() > approval.expires_at_us:
         return "approval.expired", f"approval {approval.approval_id} has expired; ask again"
-    if approval.approver in (approval.principal.subject, approval.principal.agent_id):
-        return "approval.self_approved", f"{approval.approver} asked for the step and may not approve it"
+    if problem := _whose_approval(approval, state, rules):
+        return problem
     if approval.fingerprint != state.fingerprint:
         return "approval.policy_changed", "plugins, settings or policy changed since the approval; ask again"
     if approval.arguments_digest != arguments_digest(state.input, approval.salt):
         return "approval.arguments_changed", "the arguments are not those that were approved; ask again"
+    return None
+
+
+def _whose_approval(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
+    """Return why those who approved may not, or are too few, by the rules in force now."""
+    asked = {folded_name(approval.principal.subject), folded_name(approval.principal.agent_id)}
+    people = {folded_name(name): name for name in (*approval.approvers, approval.approver)}
+    if theirs := [name for folded, name in people.items() if folded in asked]:
+        return "approval.self_approved", f"{theirs[0]} asked for the step and may not approve it"
+    scope = state.facts.get("tenant_scoping")
+    required, approvers = rules.terms(state.step.tool, scope.tenant_id if scope is not None else None)
+    allowed = {folded_name(name) for name in approvers}
+    if strangers := [name for folded, name in people.items() if allowed and folded not in allowed]:
+        return "approval.not_an_approver", f"{strangers[0]} is none of those whom approvals.approvers names"
+    if len(people) < required:
+        return "approval.too_few", f"{len(people)} of {required} people have approved"
     return None
 
 

@@ -41,6 +41,8 @@ CODES: dict[str, str] = {
     "approval.other_principal": "The step was handed in again for another principal than the one that asked.",
     "approval.expired": "The approval has expired.",
     "approval.self_approved": "The approver is the one who asked.",
+    "approval.not_an_approver": "Somebody approved whom the configuration does not name.",
+    "approval.too_few": "Fewer people approved than the configuration asks for.",
     "approval.policy_changed": "Plugins, settings or policy changed since the approval.",
     "approval.arguments_changed": "The arguments are not those that were approved.",
     "step.cancelled": "The caller cancelled the step while it ran.",

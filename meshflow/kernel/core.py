@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshflow.clock import Clock
-from meshflow.config.models import Config
+from meshflow.config.models import ApprovalsConfig, Config
 from meshflow.errors import MeshflowError, PluginError
 from meshflow.kernel.ask import describe
 from meshflow.kernel.bind import full_call
@@ -30,7 +30,7 @@ class Core:
     base: Pipeline
     tenants: Mapping[str, Pipeline]
     providers: Mapping[str, Provider]
-    approval_expires_s: int
+    approvals: ApprovalsConfig
     started: bool = False
     """True once every plugin has started."""
     _steps: dict[object, None] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Core:
             own = choose_for_tenant(config, shelf, choices, tenant)
             tenants[tenant] = compile_pipeline(own, unsafe)
             check_demands(config.merged_with(tenant), own, tenant)
-        return cls(config, host.clock, base, tenants, shelf.made(), config.approvals.expires_s)
+        return cls(config, host.clock, base, tenants, shelf.made(), config.approvals)
 
     async def start(self, already: Iterable[Any] = ()) -> None:
         """Start every plugin once, whichever loop or thread comes first; raise for each caller if one fails."""

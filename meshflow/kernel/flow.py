@@ -101,7 +101,7 @@ class Flow:
 
     def _judge_approval(self, approval: Approval) -> None:
         passage = self.passage
-        problem = objection(approval, self.state)
+        problem = objection(approval, self.state, self.core.approvals)
         if problem is None and not same_principal(approval, passage.context.principal):
             problem = ("approval.other_principal", "the step is handed in again for another principal")
         if problem is not None:
@@ -180,7 +180,7 @@ class Flow:
             return self._ended(_REJECT, *passage.denial, output)
         if passage.escalations:
             ending = self._ended(_ESCALATE, *passage.escalations[0], output)
-            ending.request = request_approval(passage, self.core.approval_expires_s, holds_output=True)
+            ending.request = request_approval(passage, self.core.approvals, holds_output=True)
             return ending
         ending = self._ended(_COMMIT, "", "", output)
         ending.output = output
@@ -196,7 +196,7 @@ class Flow:
         if passage.denial is not None:
             return self._ended(_REJECT, *passage.denial, None)
         ending = self._ended(_ESCALATE, *passage.escalations[0], None)
-        ending.request = request_approval(passage, self.core.approval_expires_s)
+        ending.request = request_approval(passage, self.core.approvals)
         return ending
 
     def _interrupted(self, error: BaseException, released: Any = None) -> Ending:

@@ -8,11 +8,11 @@ from types import CoroutineType
 from typing import Any
 
 from meshflow.decision import UNSET, Decision, Effect, Obligation
+from meshflow.digest import can_change, digest
 from meshflow.kernel.accumulate import join_facts
 from meshflow.kernel.ask import Asking, ask, failure, too_late
 from meshflow.kernel.bind import Binding, Failure
 from meshflow.kernel.compile import Pipeline
-from meshflow.kernel.digest import can_change, digest
 from meshflow.kernel.redact import Redacted
 from meshflow.record import StageResult
 from meshflow.stages import SENSITIVE_DATA, Kind

@@ -218,6 +218,8 @@ async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
         return _unrecorded(state, Ending(Verdict.ERROR, "approval.unreadable", reason), Status.FAILED)
     if state.approval is not None:
         state.attempt = state.approval.attempt + 1
+        if state.approval.edited:
+            state.input = state.approval.edited_input
         return None
     return _unrecorded(state, Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet"), Status.PAUSED)
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from meshflow.clock import Clock
+from meshflow.digest import arguments_digest
 from meshflow.errors import LedgerConflictError, LedgerError
 from meshflow.ledger.format.canonical import payload_bytes, payload_value
 from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, seal
 from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
-from meshflow.step import Approval
+from meshflow.step import Approval, folded_name
+
+AS_ASKED: Any = object()
+"""Stands for the arguments that were asked about."""
 
 
 class ApprovalRefusedError(LedgerError):
     """A decision that may not be made.
 
-    ``cause`` is ``unknown``, ``decided``, ``expired``, ``self_approval``, ``no_principal`` or ``approver``.
+    ``cause`` is ``unknown``, ``decided``, ``expired``, ``self_approval``, ``no_principal``, ``approver``, ``voted``,
+    ``raced`` or ``edit``.
     """
 
     def __init__(self, cause: str, message: str) -> None:
@@ -47,14 +52,30 @@ def _pending_dict(entry: StoredEntry, now_us: int) -> dict[str, Any]:
         "requested_at": step["timestamp"],
         "expires_at": timestamp(request["expires_at_us"]),
         "expires_at_us": request["expires_at_us"],
+        "required": request.get("required", 1),
         "expired": request["expires_at_us"] <= now_us,
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person says to a request; ``edited`` is the input to run with instead, where ``edits`` is True."""
+
+    approve: bool
+    approver: str
+    reason: str = ""
+    edits: bool = False
+    edited: Any = None
+
+
 async def decide(
-    store: LedgerStore, clock: Clock, tenant: str | None, approval_id: str, approve: bool, approver: str, reason: str
+    store: LedgerStore, clock: Clock, tenant: str | None, approval_id: str, answer: Answer
 ) -> dict[str, Any]:
-    """Append the decision; ApprovalRefusedError where there is nothing to decide, or not by this person or any more."""
+    """Append the decision, or one approval of several that are needed; a denial decides alone.
+
+    ApprovalRefusedError where there is nothing to decide, or not by this person or any more.
+    """
+    approve, approver, reason = answer.approve, answer.approver, answer.reason
     if not isinstance(approver, str) or not approver.strip():
         raise ApprovalRefusedError("approver", "a decision needs the name of who decides")
     entry = await _request(store, approval_id, tenant)
@@ -65,15 +86,20 @@ async def decide(
     if expires <= now_us:
         raise ApprovalRefusedError("expired", f"approval {approval_id!r} expired at {timestamp(expires)}; run it again")
     _refuse_self(step["principal"], approver, approval_id)
+    digest = _digest(answer, step, entry)
+    votes = await _votes(store, entry.run_id, approval_id)
+    _refuse_vote(votes, answer, digest, approval_id)
+    required = step["approval_request"].get("required", 1)
+    if approve and len(votes) + 1 < required:
+        return await _vote(store, entry, step, answer, digest, len(votes), required, now_us)
     fields = {
         "v": VERSION, "kind": "approval", "run_id": entry.run_id, "step_id": step["step_id"],
         "attempt": step["attempt"], "tenant_id": step["tenant_id"], "node_id": step["node_id"],
         "approval_id": approval_id, "approved": bool(approve), "started_us": now_us,
-        "arguments_digest": step["approval_request"]["arguments_digest"],
+        "arguments_digest": digest, "edited": answer.edits, "votes": [vote.entry_hash.hex() for vote in votes],
     }  # fmt: skip
-    contents = {"approver": approver} | ({"reason": reason} if reason else {})
     try:
-        written = await store.append(seal(fields, {name: payload_bytes(value) for name, value in contents.items()}))
+        written = await store.append(seal(fields, _contents(answer)))
     except LedgerConflictError:
         # Somebody else decided between our look and our entry; the key of the entry lets only one in.
         if await store.decision(approval_id) is not None:
@@ -82,7 +108,65 @@ async def decide(
     return {
         "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": bool(approve),
         "approver": approver, "reason": reason, "decided_at": timestamp(now_us), "seq": written.seq,
-        "entry_hash": written.entry_hash,
+        "entry_hash": written.entry_hash, "decided": True, "required": required,
+        "approvals": len(votes) + bool(approve),
+    }  # fmt: skip
+
+
+def _contents(answer: Answer) -> dict[str, bytes]:
+    contents: dict[str, Any] = {"approver": answer.approver}
+    if answer.reason:
+        contents["reason"] = answer.reason
+    if answer.edits:
+        contents["input"] = answer.edited
+    return {name: payload_bytes(value) for name, value in contents.items()}
+
+
+def _digest(answer: Answer, step: Mapping[str, Any], entry: StoredEntry) -> str:
+    """Return the digest of what is approved: of the arguments asked about, or of those that took their place."""
+    if not answer.edits:
+        return str(step["approval_request"]["arguments_digest"])
+    if not answer.approve or step["approval_request"]["holds_output"]:
+        raise ApprovalRefusedError("edit", "only arguments that are approved, before the step runs, can be edited")
+    return arguments_digest(answer.edited, _payload(entry, "request_salt"))
+
+
+async def _votes(store: LedgerStore, run_id: str, approval_id: str) -> list[StoredEntry]:
+    """Return the approvals so far of a request that needs several."""
+    return [entry async for entry in store.entries(run_id, "vote") if step_dict(entry)["approval_id"] == approval_id]
+
+
+def _refuse_vote(votes: list[StoredEntry], answer: Answer, digest: str, approval_id: str) -> None:
+    if not answer.approve:
+        return
+    for vote in votes:
+        if folded_name(_payload(_intact(vote), "approver")) == folded_name(answer.approver):
+            raise ApprovalRefusedError("voted", f"{answer.approver!r} has approved {approval_id!r} already")
+        if step_dict(vote)["arguments_digest"] != digest:
+            raise ApprovalRefusedError(
+                "edit", f"others have approved other arguments for {approval_id!r}; deny it instead"
+            )
+
+
+async def _vote(
+    store: LedgerStore, entry: StoredEntry, step: Mapping[str, Any], answer: Answer, digest: str, place: int,
+    required: int, now_us: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Append one of several approvals; a concurrent one under the same place makes the caller try again."""
+    approval_id = step["approval_request"]["approval_id"]
+    fields = {
+        "v": VERSION, "kind": "vote", "run_id": entry.run_id, "step_id": f"{step['step_id']}/{approval_id}",
+        "attempt": place + 1, "tenant_id": step["tenant_id"], "node_id": step["node_id"], "approval_id": approval_id,
+        "approved": True, "started_us": now_us, "arguments_digest": digest, "edited": answer.edits,
+    }  # fmt: skip
+    try:
+        written = await store.append(seal(fields, _contents(answer)))
+    except LedgerConflictError:
+        raise ApprovalRefusedError("raced", f"somebody else answered {approval_id!r} just now; look again") from None
+    return {
+        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": True,
+        "approver": answer.approver, "reason": answer.reason, "decided_at": timestamp(now_us), "seq": written.seq,
+        "entry_hash": written.entry_hash, "decided": False, "approvals": place + 1, "required": required,
     }  # fmt: skip
 
 
@@ -107,15 +191,10 @@ def _decided(approval_id: str) -> ApprovalRefusedError:
 def _refuse_self(principal: Mapping[str, Any] | None, approver: str, approval_id: str) -> None:
     if principal is None:
         raise ApprovalRefusedError("no_principal", f"approval {approval_id!r}: who asked is not on record any more")
-    if _folded(approver) in {_folded(principal["subject"]), _folded(principal["agent_id"])}:
+    if folded_name(approver) in {folded_name(principal["subject"]), folded_name(principal["agent_id"])}:
         raise ApprovalRefusedError(
             "self_approval", f"approval {approval_id!r}: {approver!r} asked, and may not approve"
         )
-
-
-def _folded(name: str) -> str:
-    """Return a name as two spellings of one person share it."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None) -> Approval | None:
@@ -131,6 +210,12 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
     step = step_dict(entry)
     request, principal = step["approval_request"], step["principal"]
     salt = entry.payloads.get("request_salt")
+    if answer.get("edited") and "input" not in decision.payloads:
+        return None
+    votes = await _votes(store, run_id, answer["approval_id"]) if answer["approved"] else []
+    approvers = tuple(_payload(_intact(vote), "approver") for vote in votes)
+    if [vote.entry_hash.hex() for vote in votes] != answer.get("votes", []) and answer["approved"]:
+        return None
     if principal is None or salt is None or (entry.run_id, step["step_id"]) != (run_id, step_id):
         return None
     return Approval(
@@ -139,7 +224,7 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         step_id=step_id,
         approved=answer["approved"],
         approver=approver,
-        arguments_digest=request["arguments_digest"],
+        arguments_digest=answer["arguments_digest"],
         salt=_payload(entry, "request_salt"),
         fingerprint=step["fingerprint"],
         expires_at_us=request["expires_at_us"],
@@ -149,6 +234,9 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         used=await _used(store, run_id, answer["approval_id"], tenant),
         holds_output=request["holds_output"],
         held_output=step["output_content"] if request["holds_output"] else None,
+        approvers=approvers,
+        edited=answer.get("edited", False),
+        edited_input=answer["input_task"] if answer.get("edited") else None,
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DELETED = "deleted"
 """The code of a tombstone after which a run's earlier steps are not listed any more."""
 
-HIDDEN_KINDS = ("step", "intent", "approval")
+HIDDEN_KINDS = ("step", "intent", "approval", "vote")
 """What the deletion of a run takes out of sight."""
 
 IDENTIFYING = ("principal", "approver", "input", "output", "metadata", "reason", "results")

@@ -179,11 +179,16 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         return await approvals.pending(self._store, self._clock, self._scope(tenant))
 
     async def decide_approval(
-        self, approval_id: str, *, approve: bool, approver: str, reason: str = "", tenant: str | None = None
-    ) -> dict[str, Any]:
-        """Record a person's decision; ApprovalRefusedError says why it may not be made."""
-        scope = self._scope(tenant)
-        return await approvals.decide(self._store, self._clock, scope, approval_id, approve, approver, reason)
+        self, approval_id: str, *, approve: bool, approver: str, reason: str = "", tenant: str | None = None,
+        edited: Any = approvals.AS_ASKED,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Record a person's decision; ApprovalRefusedError says why it may not be made.
+
+        Where several people must approve, each of their answers is an entry, and the last one decides; a denial decides
+        alone. ``edited`` approves other arguments than those that were asked about: the gates see them anew.
+        """
+        answer = approvals.Answer(approve, approver, reason, edited is not approvals.AS_ASKED, edited)
+        return await approvals.decide(self._store, self._clock, self._scope(tenant), approval_id, answer)
 
     async def find_approval(self, run_id: str, step_id: str) -> Approval | None:
         """Return the latest decision on a step, or None."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from meshflow.digest import arguments_digest
 from meshflow.errors import ConfigError
-from meshflow.kernel.digest import arguments_digest
 
 
 async def _denied(desk: Any, code: str, **fields: Any) -> None:

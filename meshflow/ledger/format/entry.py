@@ -18,7 +18,7 @@ from meshflow.ledger.format.chain import SALT_BYTES, commitment, entry_hash
 from meshflow.record import StageResult, StepRecord, Verdict
 
 VERSION = 1
-KINDS = ("intent", "step", "approval", "erasure", "close", "fork", "retention")
+KINDS = ("intent", "step", "approval", "vote", "erasure", "close", "fork", "retention")
 UNBOUND = frozenset({"erasure", "retention"})
 """What may follow the close of a run."""
 
@@ -204,6 +204,7 @@ def step_fields(record: StepRecord) -> dict[str, Any]:
             "expires_at_us": request.expires_at_us,
             "codes": request.codes,
             "holds_output": request.holds_output,
+            "required": request.required,
         },
     }
 

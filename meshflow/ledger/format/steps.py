@@ -32,7 +32,8 @@ _PLACE = frozenset({"prev_hash", "entry_hash"})
 def step_dict(entry: StoredEntry) -> dict[str, Any]:
     """Return an entry as the dict that the API promises of a step; erased fields are None and named.
 
-    An approval has its ``approver`` too, a tombstone in ``erased_of`` the fields that it stands for, by seq.
+    An approval, or a vote for one, has its ``approver`` too, a tombstone in ``erased_of`` the fields that it names, by
+    seq.
     """
     body = orjson.loads(entry.body)
     payloads = {name: payload_value(data) for name, (_, data) in entry.payloads.items()}
@@ -41,7 +42,7 @@ def step_dict(entry: StoredEntry) -> dict[str, Any]:
     blocked = verdict is not None and verdict != Verdict.COMMIT.value
     reason = payloads.get("reason", body.get("reason", ""))
     own: dict[str, Any] = {}
-    if body.get("kind") == "approval":
+    if body.get("kind") in ("approval", "vote"):
         own["approver"] = payloads.get("approver")
     elif body.get("kind") == "erasure":
         own["erased_of"] = body.get("erased", {})

@@ -8,6 +8,8 @@ import pytest
 
 from meshflow import Decision, NodeInput, Status
 from meshflow.clock import ManualClock
+from meshflow.config.models import ApprovalsConfig
+from meshflow.digest import arguments_digest
 from meshflow.step import Approval
 
 ASK = Decision.escalate("policy_evaluation.large", "over the limit")
@@ -141,3 +143,75 @@ async def test_the_digest_of_a_short_argument_does_not_give_it_away(kit):
     first = (await desk.ask_and_answer()).record.approval_request
     second = (await desk.ask_and_answer(replace(STEP, step_id="t"))).record.approval_request
     assert first.arguments_digest != second.arguments_digest
+
+
+class TestRules:
+    """Several approvers, named approvers, and edited arguments."""
+
+    @staticmethod
+    def desk(kit, rules, **answer):
+        desk = Desk(kit, **answer)
+        desk.runtime._core.approvals = ApprovalsConfig.model_validate(rules)
+        return desk
+
+    async def test_too_few_people_are_not_enough_whatever_the_decision_says(self, kit):
+        desk = self.desk(kit, {"required": 2})
+        paused = await desk.ask_and_answer()
+        assert paused.record.approval_request.required == 2
+        outcome = await desk.runtime.run(replace(STEP, resume=True))
+        assert (outcome.status, outcome.code) == (Status.DENIED, "approval.too_few")
+
+    @pytest.mark.parametrize("approvers", [("grace",), (" Grace ",)])
+    async def test_one_person_twice_is_one_person(self, kit, approvers):
+        desk = self.desk(kit, {"required": 2}, approvers=approvers)
+        await desk.ask_and_answer()
+        assert (await desk.runtime.run(replace(STEP, resume=True))).code == "approval.too_few"
+
+    async def test_two_people_are_enough_for_two(self, kit):
+        desk = self.desk(kit, {"required": 2}, approvers=("heidi",))
+        await desk.ask_and_answer()
+        assert (await desk.runtime.run(replace(STEP, resume=True))).output == "paid"
+
+    async def test_somebody_who_is_not_named_does_not_count(self, kit):
+        desk = self.desk(kit, {"approvers": ["heidi"]})
+        await desk.ask_and_answer()
+        assert (await desk.runtime.run(replace(STEP, resume=True))).code == "approval.not_an_approver"
+
+    async def test_who_asked_is_not_one_of_several(self, kit):
+        desk = self.desk(kit, {"required": 2})
+        paused = await desk.ask_and_answer()
+        desk.given = replace(desk.given, approvers=(paused.record.principal.subject.upper(),))
+        assert (await desk.runtime.run(replace(STEP, resume=True))).code == "approval.self_approved"
+
+    async def test_a_rule_speaks_for_its_tools_alone(self, kit):
+        rules = {"rules": [{"tools": ["wire"], "required": 3}, {"tenants": ["acme"], "approvers": ["heidi"]}]}
+        config = ApprovalsConfig.model_validate(rules)
+        assert config.terms("wire", "acme") == (3, ())
+        assert config.terms("mail", "acme") == (1, ("heidi",))
+        assert config.terms("mail", None) == (1, ())
+
+    def test_more_approvals_than_approvers_are_refused(self):
+        with pytest.raises(ValueError, match="needs 3 approvals and names 2 approvers"):
+            ApprovalsConfig.model_validate({"required": 3, "approvers": ["a", "b"]})
+
+    async def test_edited_arguments_pass_the_gates_and_run(self, kit):
+        seen = []
+        step = replace(STEP, handler=lambda value: seen.append(value) or "paid")
+        desk = self.desk(kit, {})
+        await desk.ask_and_answer(step)
+        edited = {"amount": 5}
+        digest = arguments_digest(edited, desk.given.salt)
+        desk.given = replace(desk.given, edited=True, edited_input=edited, arguments_digest=digest)
+        outcome = await desk.runtime.run(replace(step, resume=True))
+        assert (outcome.output, seen, outcome.record.input) == ("paid", [edited], edited)
+
+    async def test_edited_arguments_that_a_gate_denies_do_not_run(self, kit):
+        def no_more_than_ten(context):
+            return Decision.deny("input_guardrails.large", "too much") if context.input["amount"] == 5_000 else None
+
+        desk = Desk(kit, {"guard_input": no_more_than_ten})
+        await desk.ask_and_answer()
+        edited = {"amount": 5_000}
+        digest = arguments_digest(edited, desk.given.salt)
+        desk.given = replace(desk.given, edited=True, edited_input=edited, arguments_digest=digest)
+        assert (await desk.runtime.run(replace(STEP, resume=True))).code == "input_guardrails.large"

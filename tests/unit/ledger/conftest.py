@@ -73,14 +73,17 @@ def record() -> MakeRecord:
 
 @pytest.fixture
 def escalated(record: MakeRecord, clock: ManualClock) -> MakeRecord:
-    def make(number: int = 0, approval_id: str = "ap-1", holds_output: bool = False, **changes: Any) -> StepRecord:
+    def make(
+        number: int = 0, approval_id: str = "ap-1", holds_output: bool = False, required: int = 1, **changes: Any
+    ) -> StepRecord:  # fmt: skip
         request = ApprovalRequest(
             approval_id,
             "d" * 64,
-            "salt-of-arguments",
+            "5a" * 16,
             clock.now_us() + 60_000_000,
             ("policy_evaluation.review",),
             holds_output,
+            required,
         )
         values: dict[str, Any] = {
             "verdict": Verdict.ESCALATE,

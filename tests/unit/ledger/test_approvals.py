@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from meshflow.clock import ManualClock
+from meshflow.digest import arguments_digest
 from meshflow.ledger import ApprovalRefusedError, ReplayLedger
 from meshflow.record import StepRecord
 
@@ -34,7 +35,7 @@ async def test_a_paused_step_waits_until_it_is_decided(ledger: ReplayLedger, esc
     found = await ledger.find_approval("run-1", "step-0")
     assert found is not None
     assert (found.approved, found.approver, found.reason) == (True, "bob", "checked the order")
-    assert (found.arguments_digest, found.salt, found.fingerprint) == ("d" * 64, "salt-of-arguments", "f" * 64)
+    assert (found.arguments_digest, found.salt, found.fingerprint) == ("d" * 64, "5a" * 16, "f" * 64)
     assert (found.principal.subject, found.principal.roles) == ("alice", ("ops",))
     assert (found.holds_output, found.held_output) == (False, None)
     assert (await ledger.verify_chain("run-1"))["valid"]
@@ -126,3 +127,86 @@ async def test_a_step_asked_twice_answers_with_the_latest_decision(ledger: Repla
     found = await ledger.find_approval("run-1", "step-0")
     assert found is not None
     assert (found.approval_id, found.approver) == ("ap-2", "carol")
+
+
+class TestSeveralPeople:
+    async def test_the_last_of_those_needed_decides(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated(required=2))
+        first = await ledger.decide_approval("ap-1", approve=True, approver="bob")
+        assert (first["decided"], first["approvals"], first["required"]) == (False, 1, 2)
+        assert await ledger.find_approval("run-1", "step-0") is None
+        assert len(await ledger.pending_approvals()) == 1
+        second = await ledger.decide_approval("ap-1", approve=True, approver="carol")
+        assert (second["decided"], second["approvals"]) == (True, 2)
+        found = await ledger.find_approval("run-1", "step-0")
+        assert found is not None
+        assert (found.approvers, found.approver, found.approved) == (("bob",), "carol", True)
+        assert await ledger.pending_approvals() == []
+        assert (await ledger.verify_chain("run-1"))["valid"]
+
+    @pytest.mark.parametrize("again", ["bob", " BOB ", "ｂｏｂ"])
+    async def test_nobody_counts_twice(self, ledger: ReplayLedger, escalated: MakeRecord, again: str) -> None:
+        await ledger.write(escalated(required=2))
+        await ledger.decide_approval("ap-1", approve=True, approver="bob")
+        assert await refused(ledger, approver=again) == "voted"
+
+    async def test_one_who_denies_decides_alone(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated(required=3))
+        await ledger.decide_approval("ap-1", approve=True, approver="bob")
+        decided = await ledger.decide_approval("ap-1", approve=False, approver="carol")
+        assert decided["decided"] is True
+        found = await ledger.find_approval("run-1", "step-0")
+        assert found is not None
+        assert not found.approved
+
+    async def test_of_many_at_once_just_as_many_count_as_answered(
+        self, ledger: ReplayLedger, escalated: MakeRecord
+    ) -> None:
+        await ledger.write(escalated(required=4))
+        answers = [ledger.decide_approval("ap-1", approve=True, approver=f"person-{number}") for number in range(12)]
+        done = [one for one in await asyncio.gather(*answers, return_exceptions=True) if isinstance(one, dict)]
+        votes = await ledger.entries("run-1", "vote")
+        assert len(done) == len(votes) + len(await ledger.entries("run-1", "approval"))
+        assert len({vote["approver"] for vote in votes}) == len(votes) <= 3
+
+    async def test_a_vote_is_erased_with_its_run(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated(required=2))
+        await ledger.decide_approval("ap-1", approve=True, approver="bob")
+        await ledger.delete_run("run-1")
+        assert b"bob" not in ledger.path.read_bytes()
+        assert (await ledger.verify_chain("run-1"))["valid"]
+
+
+class TestEditing:
+    async def test_edited_arguments_come_back_with_their_own_digest(
+        self, ledger: ReplayLedger, escalated: MakeRecord
+    ) -> None:
+        await ledger.write(escalated())
+        await ledger.decide_approval("ap-1", approve=True, approver="bob", edited={"cents": 5})
+        found = await ledger.find_approval("run-1", "step-0")
+        assert found is not None
+        assert (found.edited, found.edited_input) == (True, {"cents": 5})
+        assert found.arguments_digest == arguments_digest({"cents": 5}, found.salt)
+
+    async def test_a_denial_edits_nothing(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated())
+        with pytest.raises(ApprovalRefusedError, match="only arguments that are approved"):
+            await ledger.decide_approval("ap-1", approve=False, approver="bob", edited={})
+
+    async def test_a_held_output_is_not_edited(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated(holds_output=True))
+        with pytest.raises(ApprovalRefusedError, match="only arguments"):
+            await ledger.decide_approval("ap-1", approve=True, approver="bob", edited={})
+
+    async def test_several_must_approve_the_same(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated(required=2))
+        await ledger.decide_approval("ap-1", approve=True, approver="bob", edited={"cents": 5})
+        assert await refused(ledger, approver="carol") == "edit"
+        decided = await ledger.decide_approval("ap-1", approve=True, approver="carol", edited={"cents": 5})
+        assert decided["decided"]
+
+    async def test_an_edit_that_was_erased_approves_nothing(self, ledger: ReplayLedger, escalated: MakeRecord) -> None:
+        await ledger.write(escalated())
+        await ledger.decide_approval("ap-1", approve=True, approver="bob", edited={"cents": 5})
+        await ledger.anonymize_run("run-1", fields=["input"])
+        assert await ledger.find_approval("run-1", "step-0") is None
