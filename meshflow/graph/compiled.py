@@ -21,17 +21,19 @@ from meshflow.graph.schema import Schema
 from meshflow.graph.settings import RunOptions, Settings, settings_from
 from meshflow.graph.stream import Sink
 from meshflow.graph.task import Task, current_task
+from meshflow.graph.threads import Threads
 from meshflow.graph.types import readable_types
 
 if TYPE_CHECKING:
     from meshflow.checkpoint.store import CheckpointStore
+    from meshflow.graph.governed import Governor
     from meshflow.kernel.loop_thread import LoopThread
     from meshflow.kernel.runtime import StepRuntime
 
 MAX_WORKERS = 64
 
 
-class CompiledGraph:
+class CompiledGraph(Threads):
     """What ``StateGraph.compile`` returns. One graph serves any number of runs, threads and event loops at once.
 
     Plain nodes run in the caller's thread, or in workers where several run at once; ``ainvoke`` and ``astream`` never
@@ -108,7 +110,8 @@ class CompiledGraph:
         here.
         """
         if self._on_loop():
-            return self._loop_thread().run(self.ainvoke(given, config, **options))
+            result: dict[str, Any] = self._wait(self.ainvoke(given, config, **options))
+            return result
         run = self._run(Direct(self._workers), config, options, Sink())
         ticks = run.ticks(given)
         drive(_exhaust(ticks))
@@ -140,7 +143,7 @@ class CompiledGraph:
         sink = Sink(stream_mode, subgraphs)
         if self._on_loop():
             host: Host = Looped(self._workers)
-            wait: Callable[[Coroutine[Any, Any, Any]], Any] = self._loop_thread().run
+            wait: Callable[[Coroutine[Any, Any, Any]], Any] = self._wait
         else:
             host, wait = Direct(self._workers), drive
         ticks = self._run(host, config, options, sink).ticks(given)
@@ -250,14 +253,20 @@ class CompiledGraph:
                     pool = self._pool = ThreadPoolExecutor(MAX_WORKERS, f"meshflow-{self.name}")
         return pool
 
-    def _loop_thread(self) -> LoopThread:
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something on the graph's own event loop, and wait for it."""
         from meshflow.kernel.loop_thread import LoopThread
 
         with self._lock:
             if self._loop is None:
                 self._loop = LoopThread()
                 weakref.finalize(self, self._loop.stop)
-            return self._loop
+            loop = self._loop
+        return loop.run(work)
+
+    def governor(self, settings: Settings) -> Governor | None:
+        """Return what takes the nodes of a run through the kernel; None for a graph without a runtime."""
+        return None
 
 
 def _immediate(store: CheckpointStore | None) -> bool:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from meshflow.graph.host import Host
-    from meshflow.graph.nodes import Router
+    from meshflow.graph.nodes import Node, Router
+    from meshflow.graph.run import Run
     from meshflow.graph.task import Task
 
 
@@ -19,4 +20,8 @@ class Governor(Protocol):
 
     async def router(self, task: Task, host: Host, router: Router, given: Any) -> Any:
         """Ask a router and return its answer."""
+        ...
+
+    async def update(self, run: Run, node: Node, values: Any) -> Any:
+        """Take a change from outside, as if ``node`` had returned it."""
         ...

@@ -123,7 +123,7 @@ class Run:
                     f"{self.frontier.names or [send.node for send in self.frontier.sends]}; mend its loop, or raise "
                     "recursion_limit"
                 )
-            tasks = self._tasks()
+            tasks = self.tasks()
             if await self._breaks(self.settings.interrupt_before, {task.node.name for task in tasks}, "before"):
                 break
             self.steps_left -= tasks[0].node is not self.graph.start
@@ -132,6 +132,8 @@ class Run:
                 self._show_start(tasks)
                 await self.host.alone(task)
                 self._show_end(task)
+                if items and task.error is not None:
+                    yield
             else:
                 async for _ in self._together(tasks):
                     yield
@@ -175,8 +177,8 @@ class Run:
                 if saver is not None
                 else "None and Command resume a run, which needs compile(checkpointer=...) and a thread_id"
             )
-        self._take_input(given)
-        self._enter()
+        self.take_input(given)
+        self.enter()
         if saver is not None:
             await saver.save(self, "input")
         return True
@@ -191,7 +193,7 @@ class Run:
             return not await self._breaks(self.settings.interrupt_after, set(self.saver.ran), "after")
         return True
 
-    def _take_input(self, given: Any) -> None:
+    def take_input(self, given: Any) -> None:
         known = {key: self.graph.channels[key] for key in self.graph.input_keys}
         if isinstance(given, Mapping):
             updates = checked(START, given, known)
@@ -209,14 +211,14 @@ class Run:
         memo: dict[int, Any] = {}
         apply_all(self.values, self.graph.channels, [(START, [(key, copied(value, memo)) for key, value in updates])])
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
         """Begin at START: its routers, if it has any, are a superstep of their own that nobody sees."""
         start, frontier = self.graph.start, self.frontier
         frontier.names, frontier.sends = [start.name], []
         if not start.routers:
             frontier.advance([(start, Output([], [], []))], self.graph.nodes, self.graph.joins)
 
-    def _tasks(self) -> list[Task]:
+    def tasks(self) -> list[Task]:
         frontier, nodes = self.frontier, self.graph.every_node
         names, sends = frontier.names, frontier.sends
         alone = len(names) + len(sends) == 1
@@ -230,7 +232,7 @@ class Run:
 
     async def _together(self, tasks: Sequence[Task]) -> AsyncIterator[None]:
         """Run what is left to run of several tasks; yield when the sink has events."""
-        items, live = self.sink.items, self.sink.live and self.nested_in is None
+        items, watched = self.sink.items, bool(self.modes) and self.nested_in is None
         self._show_start(tasks)
         for task in tasks:
             if task.finished:
@@ -240,11 +242,11 @@ class Run:
             yield
         remaining = len(left)
         if left:
-            async for ended in self.host.each(left, self.sink if live else None):
+            async for ended in self.host.each(left, self.sink if watched else None):
                 if ended is not None:
                     remaining -= 1
                     self._show_end(ended)
-                    if self.saver is not None and remaining and ended.finished:
+                    if self.saver is not None and (remaining or items) and ended.finished:
                         await self.saver.finished(self, ended)
                 if items:
                     yield
@@ -255,15 +257,15 @@ class Run:
         if stopped:
             if self.saver is not None:
                 await self.saver.stopped(self, tasks)
-            _raise_for(tasks)
+            raise_for(tasks)
             self.interrupts = tuple(one for task in stopped for one in task.interrupts)
-            self._apply([task for task in tasks if task.finished])
+            self.apply([task for task in tasks if task.finished])
             if "values" in self.modes and any(task.finished for task in tasks):
                 self._emit("values", self.output())
             self.paused = True
             return False
-        ordered = sorted(tasks, key=_place) if len(tasks) > 1 else tasks
-        self._apply(ordered)
+        ordered = sorted(tasks, key=place) if len(tasks) > 1 else tasks
+        self.apply(ordered)
         ran = [(task.node, task.output) for task in ordered if task.output is not None]
         self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
         self.step += 1
@@ -285,10 +287,10 @@ class Run:
         assert task.output is not None  # noqa: S101 - its node has run
         if not task.alone or self.saver is not None:
             return overlaid(self.values, self.graph.channels, task.output.updates)
-        self._apply([task])
+        self.apply([task])
         return self.values
 
-    def _apply(self, tasks: Sequence[Task]) -> None:
+    def apply(self, tasks: Sequence[Task]) -> None:
         """Apply the writes of tasks, once."""
         if len(tasks) == 1:
             task = tasks[0]
@@ -375,12 +377,12 @@ class Run:
                 self._emit("debug", debug_event(self.step, "task_result", event))
 
 
-def _place(task: Task) -> tuple[int, str, int]:
+def place(task: Task) -> tuple[int, str, int]:
     """Return where a task's writes come in a superstep: nodes by name, then Sends in the order of sending."""
     return (0, task.node.name, 0) if task.index is None else (1, "", task.index)
 
 
-def _raise_for(tasks: Sequence[Task]) -> None:
+def raise_for(tasks: Sequence[Task]) -> None:
     """Raise what a task raised, or hand its command on to the graph around."""
     errors = [task for task in tasks if task.error is not None]
     if errors:

@@ -64,15 +64,8 @@ class Saver:
 
     async def open(self, run: Run, given: Any) -> bool:
         """Load what the thread holds into the run. True if the run goes on from it, False if it begins anew."""
-        wanted = run.settings.checkpoint_id if run.nested_in is None else None
-        saved = await self.store.get(self.key, wanted)
-        if saved is None:
-            if wanted is not None:
-                raise InvalidRunError(f"thread {self.key.thread_id!r} has no checkpoint {wanted!r}")
+        if not await self.load(run, run.settings.checkpoint_id if run.nested_in is None else None):
             return False
-        newest = saved if wanted is None else await self.store.get(self.key)
-        self.newest = newest.checkpoint.checkpoint_id if newest is not None else ""
-        self._load(run, saved)
         if run.nested_in is None and not (given is None or isinstance(given, Command)):
             self.pending = Pending()
             return False
@@ -80,7 +73,20 @@ class Saver:
             await self._fork(run, given)
         return True
 
-    def _load(self, run: Run, saved: Saved) -> None:
+    async def load(self, run: Run, wanted: str | None) -> bool:
+        """Load a checkpoint, or the newest, into the run; False if the thread has none."""
+        saved = await self.store.get(self.key, wanted)
+        if saved is None:
+            if wanted is not None:
+                raise InvalidRunError(f"thread {self.key.thread_id!r} has no checkpoint {wanted!r}")
+            return False
+        newest = saved if wanted is None else await self.store.get(self.key)
+        self.newest = newest.checkpoint.checkpoint_id if newest is not None else ""
+        self.read(run, saved)
+        return True
+
+    def read(self, run: Run, saved: Saved) -> None:
+        """Take what a checkpoint holds into the run."""
         body = read_body(saved, self.types)
         run.values = read_values(saved, self.types)
         run.frontier = Frontier.from_plain(body["frontier"], len(run.graph.joins))
@@ -97,15 +103,17 @@ class Saver:
 
     async def _fork(self, run: Run, given: Any) -> None:
         """Begin a branch at an older checkpoint: what was done after it belongs to the other branch."""
-        past, self.pending = self.pending, Pending(passed_breakpoint=self.pending.passed_breakpoint)
+        past = self.pending
         run.answers.by_id.clear()
+        await self.save(run, "fork", self.ran)
         if isinstance(given, Command) and given.resume is not None:
+            past.answers, past.results = {}, {}  # given on the other branch
             chosen = _answers(past, given.resume)
             for record in past.unfinished.values():
                 mine = [chosen[asked[0]] for asked in record["interrupts"] if asked[0] in chosen]
                 if mine:
                     self.prefilled[record["node"], record["index"]] = [*record["answers"], *mine]
-        await self.save(run, "fork", self.ran)
+        self.pending.passed_breakpoint = past.passed_breakpoint
 
     async def take_command(self, run: Run, command: Command[Any]) -> None:
         """Note what a caller hands in to resume; it is kept before anything acts on it."""

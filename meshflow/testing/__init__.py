@@ -9,19 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshflow.testing.checkpoint import CheckpointStoreConformance
     from meshflow.testing.executor import ExecutorConformance
     from meshflow.testing.recorder import RecorderConformance
     from meshflow.testing.stage import StageConformance
     from meshflow.testing.unsafe import UnsafeAllowAll
 
 _HOME = {
+    "CheckpointStoreConformance": "meshflow.testing.checkpoint",
     "ExecutorConformance": "meshflow.testing.executor",
     "RecorderConformance": "meshflow.testing.recorder",
     "StageConformance": "meshflow.testing.stage",
     "UnsafeAllowAll": "meshflow.testing.unsafe",
 }
 
-__all__ = ["ExecutorConformance", "RecorderConformance", "StageConformance", "UnsafeAllowAll"]
+__all__ = [
+    "CheckpointStoreConformance",
+    "ExecutorConformance",
+    "RecorderConformance",
+    "StageConformance",
+    "UnsafeAllowAll",
+]
 
 
 def __getattr__(name: str) -> object:

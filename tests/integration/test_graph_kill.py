@@ -1,0 +1,106 @@
+"""A process that is killed while a graph runs: another one goes on, and nothing that had finished runs again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from meshflow import END, START, Send, StateGraph, add
+from meshflow.checkpoint.sqlite import SqliteCheckpoints
+
+folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
+
+
+class State(TypedDict):
+    log: Annotated[list[str], add]
+    round: int
+
+
+def note(what):
+    with open(folder / "journal", "a") as journal:
+        journal.write(what + "\\n")
+
+
+def quick(given):
+    note(f"quick {given['round']} {given['n']}")
+    return {"log": [f"{given['round']}.{given['n']}"]}
+
+
+def slow(state):
+    note(f"slow begins {state['round']}")
+    if state["round"] == 2 and not resume:
+        time.sleep(60)
+    note(f"slow ends {state['round']}")
+    return {"log": [f"slow {state['round']}"]}
+
+
+def begin(state):
+    note(f"begin {state['round'] + 1}")
+    return {"round": state["round"] + 1}
+
+
+def spread(state):
+    return ["slow", *(Send("quick", {"round": state["round"], "n": n}) for n in range(3))]
+
+
+graph = (
+    StateGraph(State)
+    .add_node("begin", begin)
+    .add_node("slow", slow)
+    .add_node("quick", quick)
+    .add_edge(START, "begin")
+    .add_conditional_edges("begin", spread, ["slow", "quick"])
+    .add_conditional_edges("slow", lambda state: END if state["round"] == 3 else "begin", ["begin", END])
+    .compile(SqliteCheckpoints(folder / "checkpoints.db"))
+)
+if not resume:
+    graph.invoke({"round": 0}, thread_id="t")
+else:
+    print(graph.invoke(None, thread_id="t")["log"])
+"""
+
+
+def test_run_killed_between_supersteps_and_within_one_goes_on_in_another_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    process = subprocess.Popen([sys.executable, program, tmp_path, "begin"])
+    journal = tmp_path / "journal"
+    deadline = time.monotonic() + 30
+    while not _killable(journal):
+        assert time.monotonic() < deadline, journal.read_text() if journal.exists() else "it never began"
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)  # what the quick ones did is on disk by now
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, "resume"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == str(
+        [
+            *("slow 1", "1.0", "1.1", "1.2"),
+            *("slow 2", "2.0", "2.1", "2.2"),
+            *("slow 3", "3.0", "3.1", "3.2"),
+        ]
+    )
+    lines = journal.read_text().splitlines()
+    finished = [line for line in lines if not line.startswith("slow begins")]
+    assert sorted(finished) == sorted(set(finished)), "something that had finished ran again"
+    assert lines.count("slow begins 2") == 2, "what was under way runs again, and it alone"
+    assert lines.count("slow begins 1") == lines.count("slow begins 3") == 1
+
+
+def _killable(journal: Path) -> bool:
+    if not journal.exists():
+        return False
+    lines = journal.read_text().splitlines()
+    return "slow begins 2" in lines and sum(line.startswith("quick 2") for line in lines) == 3
