@@ -22,6 +22,7 @@ from meshflow.cli.options import (
     texts,
 )
 from meshflow.cli.plugins_app import plugins_app
+from meshflow.cli.profiles_app import profiles_app, report
 from meshflow.cli.time_app import replay, time_app
 
 app = typer.Typer(
@@ -37,7 +38,9 @@ ledger_app.add_typer(erase_app)
 ledger_app.add_typer(time_app)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
+app.add_typer(profiles_app, name="profiles")
 app.command()(replay)
+app.command()(report)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -46,6 +46,12 @@ FIELDS: Final[Mapping[RecordKind, tuple[str, ...]]] = {
 }  # fmt: skip
 """What a condition may ask of each kind of record; a step has the open names of ``_OPEN`` too."""
 
+OPEN_FIELDS: Final = (
+    "stages.<stage>.effect", "stages.<stage>.enforced", "stages.<stage>.replaced", "stages.<stage>.code",
+    "stages.<stage>.plugins", "evidence.<stage>.<key>", "entities.<ENTITY>", "entities.any", "metadata.<key>",
+    "settings.<setting>",
+)  # fmt: skip
+"""Names with a part of the author's choosing, as the reference shows them."""
 _PARTS = "effect|enforced|replaced|code|plugins"
 _OPEN = re.compile(
     rf"stages\.(?P<stage>[a-z_]+)\.(?:{_PARTS})|evidence\.(?P<told>[a-z_]+)\.[a-z_]+"
@@ -74,14 +80,32 @@ def unknown_field(kind: RecordKind, name: str) -> str | None:
 class RunFacts:
     """What the entries of one run say of each other."""
 
-    approvals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    approvals: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The decisions, by approval id."""
     requesters: dict[str, Any] = field(default_factory=dict)
     """Who asked, by approval id; ERASED where the name is gone."""
-    erased_by: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    erased_by: dict[int, frozenset[str]] = field(default_factory=dict)
     """Authorities that erased payloads, by the seq of the entry erased."""
     started_us: dict[int, int] = field(default_factory=dict)
     """When entries began that are erased later, by seq."""
+
+    def take_tombstones(self, tombstones: Iterable[Mapping[str, Any]]) -> None:
+        """Note which entries the run's tombstones stand for, before those are read."""
+        for tombstone in tombstones:
+            for seq in tombstone["erased_of"]:
+                known = self.erased_by.get(int(seq), frozenset())
+                self.erased_by[int(seq)] = known | {tombstone["authority"]}
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        """Note what an entry says of those behind it."""
+        if entry["seq"] in self.erased_by:
+            self.started_us[entry["seq"]] = entry["started_us"]
+        if entry["kind"] == "approval":
+            kept = ("kind", "approved", "approver", "erased")
+            self.approvals[entry["approval_id"]] = {name: entry.get(name) for name in kept}
+        elif entry["kind"] == "step" and entry["approval_request"] is not None:
+            gone = "principal" in entry["erased"]
+            self.requesters[entry["approval_request"]["approval_id"]] = ERASED if gone else entry["principal"]
 
 
 class Record:

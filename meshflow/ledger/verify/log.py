@@ -31,6 +31,7 @@ class LogCheck:
         self.not_checked: list[str] = []
         self.held: Checkpoint | None = None
         self.newest: Checkpoint | None = None
+        self.newest_note: str | None = None
         self.uncovered = 0
         (self.last_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
         self._nodes = Nodes(recall_from(connection))
@@ -83,7 +84,7 @@ class LogCheck:
         if problem:
             self._say("checkpoint", f"the checkpoint at size {row[0]}: {problem}")
         else:
-            self.newest = read_checkpoint(row[2])
+            self.newest, self.newest_note = read_checkpoint(row[2]), row[2]
             self._root, self._covered = self.newest.root, self.newest.size
 
     def check_stored(self, size: Any, root: Any, note: Any) -> str:

@@ -88,6 +88,7 @@ def _report(
         "sealed_payloads": sealed,
         "log_size": log.size,
         "checkpoint_size": log.newest.size if log.newest is not None else None,
+        "checkpoint": log.newest_note,
         "uncovered": log.size - (log.newest.size if log.newest is not None else 0),
         "held_size": log.held.size if log.held is not None else None,
         "keys_from_outside": log.trust.from_outside,

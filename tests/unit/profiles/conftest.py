@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
-from meshflow import NodeInput, RuntimeOutcome, StepRuntime
+from meshflow import NodeInput, ReplayLedger, RuntimeOutcome, StepRuntime
+from meshflow.ledger.retention import RetentionRule
+from meshflow.profiles import find_pack
+from meshflow.profiles.report import Window, profile_report
 
 PRIVATE = Ed25519PrivateKey.generate()
 _SIGNING = OKPKey.import_key(
@@ -97,6 +107,63 @@ class World:
         ledger = runtime.plugin("ledger").ledger  # type: ignore[attr-defined]
         await ledger.decide_approval(outcome.approval_id, approve=True, approver=approver)
         return await runtime.run(NodeInput(resume=True, **given))
+
+    @asynccontextmanager
+    async def running(self, config: dict[str, Any], **parts: Any) -> AsyncIterator[StepRuntime]:
+        async with StepRuntime(config=config, **parts) as runtime:
+            yield runtime
+
+    async def report(self, name: str, now_us: int | None = None, **more: Any) -> dict[str, Any]:
+        """Report of a pack, by name and settings, over the world's ledger."""
+        settings = more.pop("settings", {})
+        window = Window.of(more.pop("since", None), more.pop("until", None), more.pop("tenant", None))
+        pack = find_pack(name, settings, self.folder)
+        async with ReplayLedger(self.ledger) as ledger:
+            return await profile_report(ledger, pack, window, now_us=now_us or time.time_ns() // 1_000, **more)
+
+    async def kill_a_step(self, **step: Any) -> None:
+        """Leave an intent without an outcome: a process that ends in the middle of its step."""
+        given = {"node_id": "killed", "step_id": "killed", "run_id": "run-killed", "kind": "tool", "tool": "send_mail",
+                 "input": {}, **step}  # fmt: skip
+        await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", _KILLED, str(self.ledger), json.dumps(given)],
+            check=False,
+            timeout=60,
+        )
+
+    async def expire(self, keep_us: int = 1) -> None:
+        """Have a retention rule erase all that is there."""
+        async with ReplayLedger(self.ledger) as ledger:
+            later = time.time_ns() // 1_000 + 1_000_000
+            swept = await ledger.apply_retention([RetentionRule(keep_us=keep_us)], now_us=later)
+            assert swept.erased
+
+
+_KILLED = """
+import json, os, sys
+from meshflow import NodeInput, StepRuntime
+
+runtime = StepRuntime(config={"ledger": {"path": sys.argv[1]}, "tools": {"approval_from": "never"}})
+runtime.run_sync(NodeInput(handler=lambda value: os._exit(9), risk="external_io", **json.loads(sys.argv[2])))
+"""
+
+
+def states(report: dict[str, Any]) -> dict[str, str]:
+    """Return the state of each control."""
+    return {control["id"]: control["status"] for control in report["controls"]}
+
+
+def steps_that(report: dict[str, Any], control_id: str, state: str) -> set[str]:
+    """Return the steps that a control lists under a state."""
+    (control,) = (one for one in report["controls"] if one["id"] == control_id)
+    return {one.get("step_id", "ledger") for one in control["records"].get(state, ())}
+
+
+@pytest.fixture
+def judged() -> Any:
+    """The functions that read a report."""
+    return SimpleNamespace(states=states, steps_that=steps_that)
 
 
 @pytest.fixture
