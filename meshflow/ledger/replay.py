@@ -27,6 +27,7 @@ from meshflow.ledger.format.entry import (
     Written,
     intent_contents,
     intent_fields,
+    is_plain,
     seal,
     step_contents,
     step_fields,
@@ -113,7 +114,7 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         if not (step.step_id and step.started_us):
             step = completed(step, step_id=uuid.uuid4().hex, started_us=self._clock.now_us())
         await self._store.admit()
-        draft = await self._draft(step_fields(step), step_contents(step))
+        draft = await self._draft(step_fields(step), step_contents(step), plain=is_plain(step))
         draft.expect_prev = _digest(prev_hash, "prev_hash")
         draft.expect_hash = _digest(entry_hash, "entry_hash")
         return await self._store.append(draft)
@@ -126,13 +127,17 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         await self._store.admit()
         return await self._store.append(await self._draft(intent_fields(intent), intent_contents(intent)))
 
-    async def _draft(self, fields: dict[str, Any], contents: Mapping[str, Any]) -> Draft:
+    async def _draft(self, fields: dict[str, Any], contents: Mapping[str, Any], *, plain: bool = False) -> Draft:
         if self._tenant is not None and fields["tenant_id"] != self._tenant:
             raise LedgerError(f"this ledger is open for tenant {self._tenant!r}, the entry is another tenant's")
-        quick = {name: quick_payload(value) for name, value in contents.items()}
-        if None in quick.values() or sum(map(len, filter(None, quick.values()))) > _BULKY:
-            return await asyncio.to_thread(_seal, fields, contents, quick, self._salts)
-        return _seal(fields, contents, quick, self._salts)
+        quick: dict[str, bytes | None] = {}
+        size = 0
+        for name, value in contents.items():
+            data = quick[name] = quick_payload(value)
+            size += _BULKY if data is None else len(data)
+        if size >= _BULKY:
+            return await asyncio.to_thread(_seal, fields, contents, quick, self._salts, plain)
+        return _seal(fields, contents, quick, self._salts, plain)
 
     async def entries(self, run_id: str, kind: str, *, tenant: str | None = None) -> list[dict[str, Any]]:
         """Return a run's entries of another kind: intent, approval, erasure or close."""
@@ -203,9 +208,10 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
 
 
 def _seal(
-    fields: dict[str, Any], contents: Mapping[str, Any], quick: Mapping[str, bytes | None], salts: Salts
+    fields: dict[str, Any], contents: Mapping[str, Any], quick: Mapping[str, bytes | None], salts: Salts, plain: bool
 ) -> Draft:
-    return seal(fields, {name: settle_payload(contents[name], data) for name, data in quick.items()}, salts)
+    payloads = {name: settle_payload(contents[name], data) for name, data in quick.items()}
+    return seal(fields, payloads, salts, plain=plain)
 
 
 def _digest(text: str, name: str) -> bytes | None:

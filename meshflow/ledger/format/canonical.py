@@ -37,9 +37,12 @@ _STRICT = (
 _OPAQUE = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
-def canonical_bytes(value: Any) -> bytes:
-    """Return the canonical bytes; raise EncodingError, naming the field, for a value outside the profile."""
-    if _sound(value):
+def canonical_bytes(value: Any, *, plain: bool = False) -> bytes:
+    """Return the canonical bytes; raise EncodingError, naming the field, for a value outside the profile.
+
+    ``plain`` says that the caller knows all types, keys and the depth to be inside it.
+    """
+    if plain or _sound(value):
         try:
             return orjson.dumps(value, option=_STRICT)
         except orjson.JSONEncodeError:

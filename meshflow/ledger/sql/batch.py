@@ -36,7 +36,10 @@ _HEADS = (
 
 @dataclass(slots=True)
 class Head:
-    """Where a run stands: the next seq and step index, the hash to follow, whether closed, and whose entries it has."""
+    """Where a run stands: the next seq and step index, the hash to follow, whether closed, and whose entries it has.
+
+    Moves on as a transaction places entries; when the transaction fails, all heads are forgotten and read again.
+    """
 
     seq: int
     steps: int
@@ -97,32 +100,36 @@ def place(connection: Connection, batch: Batch, draft: Draft) -> Outcome:
     """Give the draft its place and queue its rows, or say why it has none."""
     run_id, columns = draft.run_id, draft.columns
     head = batch.heads[run_id]
-    kind, tenant = columns[0], columns[3]
-    digest = entry_hash(run_id, head.seq, head.prev, draft.body)
+    seq, prev = head.seq, head.prev
+    kind, step_id, attempt, tenant = columns[:4]
+    digest = entry_hash(run_id, seq, prev, draft.body)
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
         return known(connection, batch.opener, draft) or LedgerConflictError(problem)
-    if head.seq and _taken(connection, batch, draft):
+    if seq and _taken(connection, batch, draft):
         return LedgerConflictError(
-            f"attempt {columns[2]} of step {columns[1]!r} in run {run_id!r} is taken; "
+            f"attempt {attempt} of step {step_id!r} in run {run_id!r} is taken; "
             "a new try of the step needs a new attempt number"
         )
-    batch.taken.add((run_id, columns[1], columns[2], kind))
-    index = head.steps if kind == "step" else None
+    batch.taken.add((run_id, step_id, attempt, kind))
     batch.last_id = entry_id = batch.last_id + 1
+    index = None
+    if kind == "step":
+        index = head.steps
+        head.steps += 1
+    elif kind == "fork":
+        head.steps = draft.fields["parent_steps"]
     batch.hashes.append(digest)
-    batch.entries += (entry_id, run_id, head.seq, index, *columns, head.prev, digest, draft.body)
+    batch.entries += (entry_id, run_id, seq, index, *columns, prev, digest, draft.body)
     for name, salt, data in draft.payloads:
         batch.payloads += (entry_id * 16 + FIELD_NUMBER[name], salt, data, None)
-    _count(batch, head, draft)
-    steps = head.steps
-    if kind == "step":
-        steps += 1
-    elif kind == "fork":
-        steps = draft.fields["parent_steps"]
-    tenants = head.tenants if tenant in head.tenants else head.tenants | {tenant}
-    batch.heads[run_id] = Head(head.seq + 1, steps, digest, head.closed or kind == "close", tenants)
-    return Written(run_id, head.seq, columns[1], digest.hex(), index, entry_id - 1)
+    _count(batch, seq, draft)
+    head.seq, head.prev = seq + 1, digest
+    if kind == "close":
+        head.closed = True
+    if tenant not in head.tenants:
+        head.tenants |= {tenant}
+    return Written(run_id, seq, step_id, digest.hex(), index, entry_id - 1)
 
 
 def _taken(connection: Connection, batch: Batch, draft: Draft) -> bool:
@@ -147,14 +154,13 @@ def _taken(connection: Connection, batch: Batch, draft: Draft) -> bool:
     return found.fetchone() is not None
 
 
-def _count(batch: Batch, head: Head, draft: Draft) -> None:
+def _count(batch: Batch, seq: int, draft: Draft) -> None:
     """Add the entry to the totals of its run."""
     kind, _, _, tenant, node, verdict, _, cost, tokens, started, duration, _ = draft.columns
     key = (draft.run_id, tenant)
     row = batch.runs.get(key)
     if row is None:
-        row = [*key, head.seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
-        batch.runs[key] = row
+        row = batch.runs[key] = [*key, seq, None, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None]
     row[5] += 1
     if kind == "step":
         end = started + duration // 1_000
@@ -164,11 +170,11 @@ def _count(batch: Batch, head: Head, draft: Draft) -> None:
         row[12] += tokens
         row[13] = started if row[13] is None or started < row[13] else row[13]
         row[14] = end if row[14] is None or end > row[14] else row[14]
-        if node is not None and (triple := (draft.run_id, tenant, node)) not in batch.known_nodes:
-            batch.nodes.setdefault(triple, head.seq)
+        if node is not None and (triple := (*key, node)) not in batch.known_nodes:
+            batch.nodes.setdefault(triple, seq)
         tool = draft.fields.get("tool")
-        if type(tool) is str and (triple := (draft.run_id, tenant, tool)) not in batch.known_tools:
-            batch.tools.setdefault(triple, head.seq)
+        if type(tool) is str and (triple := (*key, tool)) not in batch.known_tools:
+            batch.tools.setdefault(triple, seq)
     elif kind == "fork":
         row[3], row[4] = draft.fields["parent_run_id"], draft.fields["parent_steps"]
 
