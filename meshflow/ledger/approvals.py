@@ -9,8 +9,8 @@ from typing import Any
 from meshflow.clock import Clock
 from meshflow.digest import arguments_digest
 from meshflow.errors import LedgerConflictError, LedgerError
-from meshflow.ledger.format.canonical import payload_bytes, payload_value
 from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, seal
+from meshflow.ledger.format.payload import payload_bytes, payload_value
 from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
 from meshflow.step import Approval, folded_name

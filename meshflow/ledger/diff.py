@@ -9,7 +9,7 @@ from typing import Any
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.align import Pair, pair_up
-from meshflow.ledger.format.canonical import payload_value
+from meshflow.ledger.format.payload import payload_value
 from meshflow.ledger.history import HistoryStore
 from meshflow.ledger.outline import Doubt, Outline
 

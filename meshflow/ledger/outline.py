@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 
-from meshflow.ledger.format.canonical import UNENCODABLE
+from meshflow.ledger.format.payload import UNENCODABLE
 
 _DIGEST_BYTES = 16
 _NO_DIGEST = bytes(_DIGEST_BYTES)

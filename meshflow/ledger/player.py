@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from meshflow.decision import Effect
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.canonical import payload_bytes
 from meshflow.ledger.format.entry import StoredEntry, principal_from
+from meshflow.ledger.format.payload import payload_bytes
 from meshflow.ledger.format.steps import step_dict
 from meshflow.ledger.outline import Doubt, doubt_of
 from meshflow.record import STATUS_OF_VERDICT, RuntimeOutcome, StageResult, Status, StepRecord, Verdict

@@ -19,7 +19,6 @@ from meshflow.ledger import approvals
 from meshflow.ledger.bundle.calls import BundleCalls
 from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.evidence import EvidenceCalls
-from meshflow.ledger.format.canonical import quick_payload, settle_payload
 from meshflow.ledger.format.entry import (
     Draft,
     Intent,
@@ -33,6 +32,7 @@ from meshflow.ledger.format.entry import (
     step_fields,
 )
 from meshflow.ledger.format.keys import key_source
+from meshflow.ledger.format.payload import quick_payload, settle_payload
 from meshflow.ledger.format.steps import completed, record_from, step_dict, timestamp
 from meshflow.ledger.sql.store import SqlStore
 from meshflow.ledger.sql.vault import vault_of

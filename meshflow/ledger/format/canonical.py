@@ -1,4 +1,4 @@
-"""The two encodings of the ledger: canonical bytes for what is hashed, opaque bytes for what is committed to.
+"""The encoding of what is hashed: RFC 8785 in a strict profile.
 
 Canonical bytes are RFC 8785 (JCS) in a strict profile: no floats, integers within 2^53-1, keys of the basic
 multilingual plane, valid Unicode, at most 64 containers deep. Inside that profile ``orjson`` with sorted keys writes
@@ -7,12 +7,8 @@ the same bytes as RFC 8785, and what is outside is refused by name, since orjson
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
-from decimal import Decimal
-from enum import Enum
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any, NoReturn
 
 import orjson
@@ -21,10 +17,8 @@ from meshflow.errors import EncodingError
 
 MAX_DEPTH = 64
 MAX_INTEGER = 2**53 - 1
-UNENCODABLE = "meshflow:unencodable"
 
 _MAX_NODES = 1_000_000
-_PAYLOAD_DEPTH = 200
 _LEAVES = frozenset({str, int, bool, NoneType})
 _STRICT = (
     orjson.OPT_SORT_KEYS
@@ -33,8 +27,6 @@ _STRICT = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
-# A dataclass is not written out: its fields have not passed the scan that redacts what a ledger keeps.
-_OPAQUE = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def canonical_bytes(value: Any, *, plain: bool = False) -> bytes:
@@ -128,129 +120,3 @@ def type_name(value: Any) -> str:
     """Return ``module.Class`` of a value in plain ASCII, at most 200 characters."""
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}".encode("ascii", "replace").decode()[:200]
-
-
-def payload_bytes(value: Any) -> bytes:
-    """Return the opaque bytes of a payload; always succeeds.
-
-    Finite floats are legal. What JSON cannot say becomes ``{"meshflow:unencodable": {"type": ...}}`` in its place:
-    bytes and broken text with length and SHA-256, numbers that are not finite by name, all else by type alone.
-    """
-    return settle_payload(value, quick_payload(value))
-
-
-def quick_payload(value: Any) -> bytes | None:
-    """Return orjson's bytes, in which NaN may have become null; None where orjson gives up."""
-    try:
-        return orjson.dumps(value, default=_default, option=_OPAQUE)
-    except orjson.JSONEncodeError:
-        return None
-
-
-def settle_payload(value: Any, quick: bytes | None) -> bytes:
-    """Return the final bytes, given what ``quick_payload`` returned for the same value."""
-    if quick is not None and (b"null" not in quick or _all_finite(value)):
-        return quick
-    return orjson.dumps(_clean(value, 0, [_MAX_NODES]), option=_OPAQUE)
-
-
-def payload_value(data: bytes) -> Any:
-    """Return what a payload's bytes say."""
-    return orjson.loads(data)
-
-
-def _typed(value: Any, /, **more: Any) -> dict[str, Any]:
-    return {UNENCODABLE: {"type": type_name(value), **more}}
-
-
-def _default(value: Any) -> Any:
-    """Stand in for what orjson does not know."""
-    if isinstance(value, MappingProxyType):
-        return dict(value)
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, float):
-        plain = float(value)
-        return plain if math.isfinite(plain) else _typed(value, value=str(plain))
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        data = bytes(value)
-        return _typed(value, length=len(data), sha256=hashlib.sha256(data).hexdigest())
-    if isinstance(value, (set, frozenset)):
-        return _typed(value, length=len(value))
-    return _typed(value)
-
-
-def _all_finite(value: Any) -> bool:
-    """Say whether no NaN or infinity hides among the nulls; the value is known to be finite in depth."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return False
-        elif isinstance(item, (dict, MappingProxyType)):
-            stack.extend(child for child in item.values() if type(child) not in _LEAVES)
-        elif isinstance(item, (list, tuple)):
-            stack.extend(child for child in item if type(child) not in _LEAVES)
-        elif isinstance(item, Enum):
-            stack.append(item.value)
-    return True
-
-
-def _clean(value: Any, depth: int, budget: list[int]) -> Any:
-    """Return a copy that orjson can write, with typed digests where it could not."""
-    budget[0] -= 1
-    if budget[0] < 0:
-        return _typed(value, reason="size")
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return _clean(value.value, depth + 1, budget) if depth < _PAYLOAD_DEPTH else _typed(value, reason="depth")
-    if isinstance(value, str):
-        return _clean_text(value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**64 else _typed(value, bits=value.bit_length())
-    if isinstance(value, float):
-        return _default(value)
-    if isinstance(value, (dict, MappingProxyType, list, tuple)):
-        if depth >= _PAYLOAD_DEPTH:
-            return _typed(value, reason="depth")
-        if isinstance(value, (list, tuple)):
-            return [_clean(child, depth + 1, budget) for child in value]
-        return _clean_members(value, depth, budget)
-    try:
-        return orjson.loads(orjson.dumps(value, default=_default, option=_OPAQUE))
-    except orjson.JSONEncodeError:
-        return _typed(value)
-
-
-def _clean_text(value: str) -> Any:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        data = value.encode("utf-8", "surrogatepass")
-        return _typed(value, length=len(value), sha256=hashlib.sha256(data).hexdigest())
-    return str(value)
-
-
-def _clean_members(value: Mapping[Any, Any], depth: int, budget: list[int]) -> Any:
-    """Return a mapping with text keys; numbers become text as in ``json``, and keys that would collide are refused."""
-    clean: dict[str, Any] = {}
-    for key, child in value.items():
-        name = _key(key)
-        if name is None or name in clean:
-            return _typed(value, length=len(value), reason="keys")
-        clean[name] = _clean(child, depth + 1, budget)
-    return clean
-
-
-def _key(key: Any) -> str | None:
-    if isinstance(key, str):
-        return str(key) if isinstance(_clean_text(key), str) else None
-    if isinstance(key, bool) or key is None:
-        return {True: "true", False: "false", None: "null"}[key]
-    if type(key) is int and key.bit_length() <= 64:
-        return str(key)
-    return None

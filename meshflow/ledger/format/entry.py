@@ -14,8 +14,9 @@ import orjson
 from meshflow.decision import Effect
 from meshflow.errors import EncodingError
 from meshflow.facts import Principal
-from meshflow.ledger.format.canonical import canonical_bytes, payload_bytes, type_name
+from meshflow.ledger.format.canonical import canonical_bytes, type_name
 from meshflow.ledger.format.chain import SALT_BYTES, commitment, entry_hash
+from meshflow.ledger.format.payload import payload_bytes
 from meshflow.record import StageResult, StepRecord, Verdict
 
 VERSION = 1

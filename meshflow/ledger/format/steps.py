@@ -12,8 +12,8 @@ import orjson
 
 from meshflow.errors import EncodingError
 from meshflow.facts import Principal
-from meshflow.ledger.format.canonical import payload_value
 from meshflow.ledger.format.entry import StoredEntry, principal_from
+from meshflow.ledger.format.payload import payload_value
 from meshflow.record import StepRecord, Verdict
 from meshflow.step import to_micro_usd
 

@@ -6,8 +6,8 @@ import hmac
 import os
 from typing import Any
 
-from meshflow.ledger.format.canonical import payload_value
 from meshflow.ledger.format.entry import FIELD_NUMBER
+from meshflow.ledger.format.payload import payload_value
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from meshflow.errors import ConfigError
-from meshflow.ledger.format.canonical import payload_value
 from meshflow.ledger.format.entry import Draft, Written
+from meshflow.ledger.format.payload import payload_value
 from meshflow.ledger.shredding import KEY_BYTES, SCOPES, WrappingKey, seal_payload, wrapping_key
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.payloads import Opener, label

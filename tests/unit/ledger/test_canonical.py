@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshflow.errors import EncodingError
-from meshflow.ledger.format.canonical import MAX_INTEGER, UNENCODABLE, canonical_bytes, payload_bytes, payload_value
+from meshflow.ledger.format.canonical import MAX_INTEGER, canonical_bytes
+from meshflow.ledger.format.payload import UNENCODABLE, payload_bytes, payload_value
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEY = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0xFFFF))

@@ -116,7 +116,7 @@ def test_no_two_threads_draw_the_same_salt() -> None:
 
 def test_a_sealed_step_keeps_contents_apart_from_the_body() -> None:
     record = dataclasses.replace(RECORD, input="a secret", reason="another secret")
-    draft = seal(step_fields(record), {name: b'"x"' for name in step_contents(record)}, plain=True)
+    draft = seal(step_fields(record), dict.fromkeys(step_contents(record), b'"x"'), plain=True)
     assert [name for name, _, _ in draft.payloads] == ["input", "reason"]
     assert b"secret" not in draft.body
 
