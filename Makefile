@@ -18,7 +18,7 @@ test: $(VENV)/.stamp-dev
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy meshflow $(wildcard plugins/*/src)
+	$(BIN)/mypy meshflow verifier $(wildcard plugins/*/src)
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.stamp-dev

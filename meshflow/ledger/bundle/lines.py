@@ -26,7 +26,11 @@ _SALT = re.compile("[0-9a-f]{32}")
 
 
 class FormError(LedgerError):
-    """A bundle, or a line of one, does not have the form that it must have."""
+    """A bundle cannot be read on, since a line of it does not have the form that it must have; says at which layer."""
+
+    def __init__(self, problem: str, layer: str = "form") -> None:
+        self.layer = layer
+        super().__init__(problem)
 
 
 def line_of(kind: str, **members: Any) -> bytes:
@@ -121,5 +125,5 @@ _LINES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "run_id": _text, "seq": _count,
     },
     "skip": {"hashes": _hashes, "stop": _count},
-    "end": {"entries": _count, "payloads": _count, "runs": _count, "sha256": _hash},
+    "end": {"entries": _count, "sha256": _hash},
 }  # fmt: skip

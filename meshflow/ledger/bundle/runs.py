@@ -27,9 +27,6 @@ _MORE: Mapping[str, Mapping[str, type]] = {
     "fork": {"parent_run_id": str, "parent_steps": int, "parent_entry_hash": str},
 }
 
-StepHash = Callable[[str, int], bytes | None]
-"""Returns the entry hash of a step of a run by its index, inherited or not; None where the bundle does not hold it."""
-
 
 class BodyError(Exception):
     """A body is not that of an entry."""
@@ -65,10 +62,12 @@ def _read_erased(erased: dict[str, Any]) -> None:
     for seq, names in erased.items():
         if _NUMBER.fullmatch(seq) is None or int(seq) > MAX_INTEGER:
             raise BodyError(f"{seq!r} of what it erases is no entry")
-        if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
-            raise BodyError(f"what it erases of entry {seq} is not a list of fields, each once")
-        if not all(isinstance(name, str) and name in FIELD_NUMBER for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in FIELD_NUMBER for name in names):
             raise BodyError(f"what it erases of entry {seq} are not fields")
+
+
+FindRun = Callable[[str], "RunCheck | None"]
+"""Returns another run of the bundle, as far as it was read."""
 
 
 class RunCheck:
@@ -81,24 +80,21 @@ class RunCheck:
         self.closed = False
         self.parent: tuple[str, int] | None = None
         self.orphaned = False
+        """Whether the bundle lacks some of the steps that the run inherits."""
+        self.history: list[bytes] = []
+        """The entry hashes of the run's steps, inherited ones first, up to the first that the bundle lacks."""
         self.gaps: list[tuple[int, int]] = []
         self.findings: list[Finding] = []
         self._with_payloads = payloads
         self._next = 0
         self._previous = genesis_hash(run_id)
-        self._hashes = bytearray()
         self._keys: set[bytes] = set()
         # Commitments without a payload, a bit for each field, until a tombstone names them.
         self._bare: dict[int, int] = {}
         self._seq: int | None = None
         self._step: str | None = None
 
-    def step_hash(self, index: int) -> bytes | None:
-        """Return the entry hash of one of the run's own steps."""
-        at = 32 * (index - (self.parent[1] if self.parent is not None else 0))
-        return bytes(self._hashes[at : at + 32]) if 0 <= at < len(self._hashes) else None
-
-    def take(self, line: Mapping[str, Any], body: Mapping[str, Any] | None, step_hash: StepHash) -> bytes:
+    def take(self, line: Mapping[str, Any], body: Mapping[str, Any] | None, find: FindRun) -> bytes:
         """Check an entry and return its hash; without a ``body`` what it says is not looked at."""
         seq, step = line["seq"], (body or {}).get("step_id")
         self._seq, self._step = seq, step
@@ -111,7 +107,7 @@ class RunCheck:
         self._next, self._previous = seq + 1, digest
         if body is not None:
             self._against_payloads(seq, body["commitments"], line["payloads"])
-            self._mean(seq, body, digest, step_hash)
+            self._mean(seq, body, digest, find)
         return digest
 
     def finish(self) -> list[Finding]:
@@ -151,7 +147,7 @@ class RunCheck:
         if bare:
             self._bare[seq] = bare
 
-    def _mean(self, seq: int, body: Mapping[str, Any], digest: bytes, step_hash: StepHash) -> None:
+    def _mean(self, seq: int, body: Mapping[str, Any], digest: bytes, find: FindRun) -> None:
         """Check what the entry means for the run."""
         kind = body["kind"]
         if body["run_id"] != self.run_id:
@@ -164,22 +160,24 @@ class RunCheck:
             self._say("places", "it follows the close of the run")
         if kind == "step":
             self.steps += 1
-            if not self.gaps:
-                self._hashes += digest
+            if not self.gaps and not self.orphaned:
+                self.history.append(digest)
         elif kind == "close":
             self.closed = True
             if body["count"] != seq:
                 self._say("places", f"the close counts {body['count']} entries, not {seq}")
         elif kind == "fork":
-            self._fork(seq, body, step_hash)
+            self._fork(seq, body, find)
         elif kind == "erasure":
             self._erase(seq, body["erased"])
 
     def _erase(self, seq: int, erased: Mapping[str, list[str]]) -> None:
         for text, names in erased.items():
             other = int(text)
-            if other >= seq:
-                self._say("erasures", f"it names entry {other}, which does not come before it")
+            if other >= seq or not names or len(set(names)) != len(names):
+                self._say(
+                    "erasures", f"it names nothing of entry {other}, a field twice, or what does not come before it"
+                )
                 continue
             if self._is_left_out(other):
                 continue
@@ -198,17 +196,18 @@ class RunCheck:
         at = bisect(self.gaps, (seq, MAX_INTEGER)) - 1
         return at >= 0 and seq < self.gaps[at][1]
 
-    def _fork(self, seq: int, body: Mapping[str, Any], step_hash: StepHash) -> None:
-        parent, steps, wanted = body["parent_run_id"], body["parent_steps"], body["parent_entry_hash"]
+    def _fork(self, seq: int, body: Mapping[str, Any], find: FindRun) -> None:
+        parent_id, steps = body["parent_run_id"], body["parent_steps"]
         if seq != 0:
             self._say("places", "a fork entry that does not begin the run")
             return
-        found = step_hash(parent, steps - 1) if steps else genesis_hash(parent)
-        self.parent = (parent, steps)
-        if found is None:
-            self.orphaned = True
-        elif found.hex() != wanted:
-            self._say("forks", f"step {steps - 1} of the run it forks, {parent!r}, is not the one that was forked")
+        parent = find(parent_id)
+        self.parent = (parent_id, steps)
+        self.history = parent.history[:steps] if parent is not None else []
+        self.orphaned = len(self.history) < steps
+        last = self.history[-1] if steps and self.history else genesis_hash(parent_id)
+        if not self.orphaned and last.hex() != body["parent_entry_hash"]:
+            self._say("forks", f"step {steps - 1} of the run it forks, {parent_id!r}, is not the one that was forked")
 
 
 def _names(bits: int) -> list[str]:

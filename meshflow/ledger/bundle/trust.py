@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from meshflow.ledger.format.checkpoints import Checkpoint, open_checkpoint, open_rotation
-from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.notes import NoteError, Verifier, split_note
 
 
@@ -31,45 +30,42 @@ class KeyChain:
         self.origin = origin
         self.terms: list[Term] = []
         self.trusted: int | None = 0 if keys is None else None
-        self.findings: list[Finding] = []
         self.given = keys
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Take up the next key line; a problem is among the findings."""
+    def add(self, line: dict[str, Any]) -> str:
+        """Take up the next key line; return what is wrong with it, or nothing."""
         try:
             verifier = Verifier.parse(line["key"])
             if str(verifier) != line["key"]:
                 raise NoteError("the key could be written in another way")
             handed_over = self._handed_over(verifier, line)
         except NoteError as error:
-            self.findings.append(Finding("signers", f"signing key {len(self.terms) + 1}: {error}"))
-            return
+            return f"signing key {len(self.terms) + 1}: {error}"
         if self.trusted is None and self.given is not None and verifier in self.given:
             self.trusted = len(self.terms)
         self.terms.append(Term(verifier, line["since"], handed_over))
+        return ""
 
     def _handed_over(self, verifier: Verifier, line: dict[str, Any]) -> Checkpoint | None:
         if not self.terms:
-            if line["note"]:
-                raise NoteError("the first key has nobody to hand over to it")
+            if line["note"] or line["since"]:
+                raise NoteError("the first key has nobody to hand over to it, and begins at size 0")
             return None
         before = self.terms[-1]
         checkpoint, named = open_rotation(written_once(line["note"]), before.verifier)
+        if str(named) not in line["note"] or checkpoint.text() not in line["note"]:
+            raise NoteError("the rotation could be written in another way")
         if named != verifier or checkpoint.size != line["since"] or checkpoint.origin != self.origin:
             raise NoteError("the rotation names another key, size or log")
         if line["since"] < before.since:
             raise NoteError("it signed from a smaller size on than the key before")
         return checkpoint
 
-    def settled(self) -> list[Finding]:
-        """Return what is wrong with the keys, once all are known."""
-        if self.trusted is None:
-            self.findings.append(Finding("signers", "none of the keys given is one that the bundle was signed with"))
-        return self.findings
-
     def open(self, note: str, *, trusted: bool) -> Checkpoint:
         """Return a checkpoint that a key of its size has signed; with ``trusted`` one that there is reason to trust."""
         checkpoint = open_checkpoint(written_once(note), [term.verifier for term in self.terms], self.origin)
+        if not note.startswith(checkpoint.text()):
+            raise NoteError("the root of the checkpoint could be written in another way")
         signed = self._signed(checkpoint.size, note)
         if not signed:
             raise NoteError(f"the checkpoint at size {checkpoint.size} is signed with a key of another time")

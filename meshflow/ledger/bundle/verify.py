@@ -48,7 +48,7 @@ def verify_bundle(
             check.finish()
         except FormError as error:
             stopped = True
-            check.findings.append(Finding("form", f"line {max(number, 1)}: {error}"))
+            check.findings.append(Finding(error.layer, f"line {max(number, 1)}: {error}"))
     return _result(check, stopped)
 
 

@@ -69,8 +69,7 @@ class BundleWriter:
         self._frontier = Frontier()
         self._roots: dict[int, bytes] = {}
         self._digest = sha256()
-        self._seen: set[str] = set()
-        self._entries = self._payloads = 0
+        self._entries = 0
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield the bundle; LedgerError where the ledger lacks a run, or contradicts its log."""
@@ -93,9 +92,7 @@ class BundleWriter:
                 self._check_root()
         async for line in self._skips(newest.size):
             yield line
-        yield line_of(
-            "end", entries=self._entries, payloads=self._payloads, runs=len(self._seen), sha256=self._digest.hexdigest()
-        )
+        yield line_of("end", entries=self._entries, sha256=self._digest.hexdigest())
 
     async def _find_extents(self) -> dict[str, _Extent] | None:
         """Return the runs that go in: those asked for, and of those that they fork what they inherit."""
@@ -142,7 +139,7 @@ class BundleWriter:
             if previous is not None:
                 self._expect(open_rotation(note, previous)[0], newest)
             previous = Verifier.parse(key)
-            lines.append(line_of("key", key=key, note=note, since=since))
+            lines.append(line_of("key", key=key, note=note, since=since if note else 0))
         anchored: dict[str, set[str]] = {}
         for name, note in self._order.anchors:
             anchored.setdefault(note, set()).add(name)
@@ -183,8 +180,6 @@ class BundleWriter:
 
     def _entry(self, entry: StoredEntry) -> bytes:
         self._entries += 1
-        self._payloads += len(entry.payloads)
-        self._seen.add(entry.run_id)
         try:
             return line_of(
                 "entry", body=entry.body.decode(), entry_hash=entry.entry_hash.hex(),
