@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from meshflow.clock import ManualClock
 from meshflow.ledger import Intent, ReplayLedger
 
+FULL = os.environ.get("MESHFLOW_SOAK") == "full"
 _UNSIGNED = {("header", "writer"), ("checkpoint", "anchors")}
 """What a bundle says and nobody has signed."""
 
@@ -119,24 +122,38 @@ def _others(value: Any) -> list[Any]:
     return ["x", 0, False, []]
 
 
-@pytest.mark.parametrize("which", ["data", "bare"])
-def test_no_value_of_any_line_can_be_another(case: Case, which: str) -> None:
-    docs = read_docs(getattr(case, which))
-    tried = 0
+def _changes(docs: Docs) -> Iterator[tuple[int, tuple[Any, ...], Any]]:
+    """Yield every change of one value: line, path and what is put there."""
     for number, doc in enumerate(docs[:-1]):
         for path in _values(doc):
-            if not path or (doc["type"], path[0]) in _UNSIGNED or path[-1] == "part":
-                continue
-            before = _at(doc, path)
-            for other in _others(before):
-                if other == before and type(other) is type(before):
-                    continue
-                changed = copy.deepcopy(docs)
-                _at(changed[number], path[:-1])[path[-1]] = other
-                verdict = case.judge(written(changed), held=True)
-                assert not verdict.valid, (number, path, other)
-                tried += 1
-    assert tried > 500
+            # How much of a run is claimed may be understated, and of one that nobody closed nobody knows.
+            if path and (doc["type"], path[0]) not in _UNSIGNED and path[-1] != "part":
+                before = _at(doc, path)
+                for other in _others(before):
+                    if other != before or type(other) is not type(before):
+                        yield number, path, other
+
+
+def _try(case: Case, which: str, share: int) -> None:
+    docs = read_docs(getattr(case, which))
+    changes = list(_changes(docs))
+    assert len(changes) > 500
+    for number, path, other in random.Random(7).sample(changes, len(changes) // share):
+        changed = copy.deepcopy(docs)
+        _at(changed[number], path[:-1])[path[-1]] = other
+        assert not case.judge(written(changed), held=True).valid, (number, path, other)
+
+
+@pytest.mark.parametrize("which", ["data", "bare"])
+def test_no_value_of_any_line_can_be_another(case: Case, which: str) -> None:
+    _try(case, which, 6)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not FULL, reason="MESHFLOW_SOAK=full runs the full count")
+@pytest.mark.parametrize("which", ["data", "bare", "whole"])
+def test_no_value_of_any_line_can_be_another_in_full(case: Case, which: str) -> None:
+    _try(case, which, 1)
 
 
 def _at(doc: Any, path: tuple[Any, ...]) -> Any:
@@ -242,7 +259,7 @@ def test_no_byte_of_the_form_is_without_meaning(case: Case) -> None:
 
 
 def test_a_bundle_cut_off_anywhere_is_found(case: Case) -> None:
-    for stop in range(0, len(case.data), 97):
+    for stop in range(0, len(case.data), 97 if FULL else 997):
         verdict = case.judge(case.data[:stop])
         assert (verdict.valid, "form" in verdict.layers) == (False, True), stop
     ends = [at for at, byte in enumerate(case.data) if byte == 10]
@@ -262,7 +279,7 @@ def _meaning(data: bytes) -> Docs:
 
 
 def test_no_flipped_byte_passes_whatever_it_is(case: Case) -> None:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=3_000 if FULL else 100, deadline=None)
     @given(
         which=st.sampled_from(["data", "bare", "whole"]),
         flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(1, 255)), min_size=1, max_size=3),
