@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from meshflow.config.models import SECTIONS, ApprovalsConfig, PluginsConfig, StageConfig, TenantConfig
+from meshflow.ledger.anchors.find import SHIPPED, anchor_type
 from meshflow.registry.discover import discover, import_plugin
 from meshflow.registry.manifest import FIRST_PARTY
 
 PAGE = Path(__file__).parent / "reference" / "configuration.md"
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
-_MARKED = re.compile(r"<!-- begin: (?P<name>[a-z_ ]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
+_MARKED = re.compile(r"<!-- begin: (?P<name>[a-z0-9_ ]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 _HEAD = "| setting | what it takes | default | meaning |\n|---|---|---|---|\n"
 _WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 Schema = Mapping[str, Any]
@@ -130,6 +131,7 @@ def tables() -> dict[str, str]:
         "tenant": Table(TenantConfig, flat=True).text(),
     }
     parts |= {f"plugin {name}": Table(made.settings_type).text() for name, made in plugins.items()}
+    parts |= {f"anchor {name}": Table(anchor_type(name).settings_type).text() for name in SHIPPED}
     rows = [
         _row(
             f"`{section}`", ", ".join(f"`{name}`" for name, one in plugins.items() if one.section == section) or "none"

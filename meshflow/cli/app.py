@@ -9,6 +9,7 @@ import typer
 
 from meshflow.cli.approvals_app import approvals_app
 from meshflow.cli.erase_app import erase_app
+from meshflow.cli.evidence_app import evidence_app
 from meshflow.cli.group import CommandGroup
 from meshflow.cli.ledger_app import ledger_app
 from meshflow.cli.options import (
@@ -24,6 +25,7 @@ from meshflow.cli.options import (
 from meshflow.cli.plugins_app import plugins_app
 from meshflow.cli.profiles_app import profiles_app, report
 from meshflow.cli.time_app import replay, time_app
+from meshflow.cli.witness_app import witness_app
 
 app = typer.Typer(
     name="meshflow",
@@ -36,6 +38,8 @@ app = typer.Typer(
 app.add_typer(plugins_app, name="plugins")
 ledger_app.add_typer(erase_app)
 ledger_app.add_typer(time_app)
+ledger_app.add_typer(evidence_app)
+ledger_app.add_typer(witness_app, name="witness")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
 app.add_typer(profiles_app, name="profiles")

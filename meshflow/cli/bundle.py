@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from meshflow.cli.exits import ExitCode
+from meshflow.cli.given import keys_of, text_of
 from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, line, print_json, print_table, say
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
 
 _MAX_RUNS = 50
-_MAX_NOTE = 1_000_000
 _RESTS = {
     "itself": "on the keys in the bundle itself, which anybody could have put there",
     "key": "on the key given; its owner could have signed another history",
@@ -42,7 +42,7 @@ def export_bundle(
     checkpoints: Sequence[Path], output: Path,
 ) -> None:  # fmt: skip
     """Write a bundle to a file."""
-    held = [_text_of(one) for one in checkpoints]
+    held = [text_of(one) for one in checkpoints]
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
         result = await ledger.export_bundle(output, runs, payloads=payloads, checkpoints=held, tenant=tenant)
@@ -67,8 +67,8 @@ def verify_bundle(
         raise typer.BadParameter(
             "name the signing key with --key, or believe the bundle's own with --trust-bundle-keys"
         )
-    given = None if trust_keys else [one for key in keys for one in _keys_of(key)]
-    held = [_text_of(one) for one in checkpoints]
+    given = None if trust_keys else [one for key in keys for one in keys_of(key)]
+    held = [text_of(one) for one in checkpoints]
     with Display() as display:
         result = verify(bundle, given, held, lambda done, size: display.progress(done, size, shown(bundle)))
     if options.as_json:
@@ -76,30 +76,6 @@ def verify_bundle(
     else:
         _print_result(shown(bundle), result)
     return ExitCode.OK if result["valid"] else ExitCode.FAILED
-
-
-def _keys_of(given: str) -> list[str]:
-    """Return the keys that an argument is, or that the file of its name holds, one a line."""
-    from meshflow.ledger.format.notes import NoteError, Verifier
-
-    try:
-        Verifier.parse(given)
-    except NoteError as error:
-        if not Path(given).is_file():
-            raise typer.BadParameter(f"--key {line(given)!r} is neither a public key ({error}) nor a file") from None
-        return [one for one in _text_of(Path(given)).splitlines() if one.strip()]
-    return [given]
-
-
-def _text_of(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(_MAX_NOTE + 1)
-    try:
-        if len(data) <= _MAX_NOTE:
-            return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    raise typer.BadParameter(f"{shown(path)} is not a short text in UTF-8")
 
 
 def _print_result(name: str, result: Mapping[str, Any]) -> None:

@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshflow.cli.exits import ExitCode
 from meshflow.cli.ledgers import command, shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, flat, ms, plain, print_json, print_pairs, print_table, say, usd
-from meshflow.cli.progress import Display
-from meshflow.cli.report import ledger_lines
 from meshflow.errors import LedgerError
 
 if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
 
-_PAGE = 500
 _HEAD = (
     "run_id", "step_id", "attempt", "node_id", "node_kind", "tool", "action", "tenant_id", "verdict", "code", "reason",
     "risk", "labels", "executed", "tokens_used", "uncertainty", "carbon_gco2", "timestamp", "duration_ms", "redaction",
@@ -126,57 +122,6 @@ def print_step(step: Mapping[str, Any]) -> None:
             say(f"{title}:", *(f"  {one}" for one in _pretty(value).splitlines()))
     say("")
     print_pairs((name, step.get(name)) for name in _HASHES)
-
-
-def verify_runs(options: Chosen, path: Path | None, run_id: str | None, tenant: str | None) -> ExitCode:
-    """Verify one run or all; 1 if anything is wrong, or there is nothing that could be right."""
-
-    async def read(ledger: ReplayLedger) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-        ids = [run_id] if run_id is not None else await _all_runs(ledger, tenant)
-        chains = []
-        with Display() as display:
-            for number, one in enumerate(ids):
-                display.progress(number, len(ids), one)
-                chains.append(await ledger.verify_chain(one, tenant=tenant))
-        return shown(ledger.path), chains, await ledger.unfinished(run_id, tenant=tenant)
-
-    name, chains, open_intents = with_ledger(options, path, read)
-    valid = bool(chains) and all(chain["valid"] for chain in chains)
-    kept = ("run_id", "step_id", "attempt", "node_id", "tool", "tenant_id", "timestamp")
-    unfinished = [{key: one[key] for key in kept} for one in open_intents]
-    if options.as_json:
-        print_json({
-            "ledger": name, "valid": valid, "runs_verified": len(chains),
-            "steps_verified": sum(chain["steps_verified"] for chain in chains),
-            "checked": sorted({what for chain in chains for what in chain["checked"]}),
-            "not_checked": sorted({what for chain in chains for what in chain["not_checked"]}),
-            "runs": chains, "unfinished": unfinished,
-        })  # fmt: skip
-    else:
-        _print_verification(name, chains, unfinished)
-    return ExitCode.OK if valid else ExitCode.FAILED
-
-
-def _print_verification(name: str, chains: list[dict[str, Any]], unfinished: list[dict[str, Any]]) -> None:
-    if not chains:
-        say(f"Ledger {name}: no runs, so nothing could be verified")
-        return
-    say(*ledger_lines(name, chains))
-    running = sum(chain["state"] == "open" for chain in chains)
-    if running:
-        say(f"  open: {running}; a tail cut off an open run goes unnoticed without a checkpoint from outside")
-    if unfinished:
-        say(f"{counted(len(unfinished), 'step')} without an outcome on record, which may have run, or still do:")
-    for one in unfinished:
-        what = one["tool"] or one["node_id"]
-        say(f"  {what}, step {one['step_id']} of run {one['run_id']}, attempt {one['attempt']}, {one['timestamp']}")
-
-
-async def _all_runs(ledger: ReplayLedger, tenant: str | None) -> list[str]:
-    ids: list[str] = []
-    while page := await ledger.list_runs(limit=_PAGE, before=ids[-1] if ids else None, tenant=tenant):
-        ids += page
-    return ids
 
 
 def _find(steps: list[dict[str, Any]], run_id: str, wanted: str, attempt: int | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -72,6 +73,31 @@ def verify(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", callback=text, help="Id of a run; without it every run.")
     ] = None,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Checkpoint that was kept elsewhere; may be repeated."),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY|FILE", help="Public key from elsewhere, or a file of them; repeat it."),
+    ] = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            metavar="WHICH",
+            help="Compare with what is kept there: all that are configured, one kind of them, file:PATH or git:PATH.",
+        ),
+    ] = None,
+    witnesses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness", metavar="KEY|FILE", help="Public key of a witness who must have cosigned; may be repeated."
+        ),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option("--quorum", metavar="N", min=1, help="How many witnesses must have; without it all.")
+    ] = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
@@ -80,6 +106,8 @@ def verify(
 ) -> None:
     """Check the chain of a run, or of all runs, and list steps that began and have no outcome."""
     options = chosen(context, config, as_json, debug)
-    from meshflow.cli.ledger import verify_runs
+    from meshflow.cli.outside import Given
+    from meshflow.cli.verify import verify_runs
 
-    raise typer.Exit(verify_runs(options, ledger, run, tenant))
+    given = Given.of(options, ledger, checkpoints or (), keys or (), anchors or (), witnesses or (), quorum)
+    raise typer.Exit(verify_runs(options, ledger, run, tenant, given))

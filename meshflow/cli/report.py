@@ -217,19 +217,27 @@ class Report:
         return command("ledger", "show", ids=self._example, options=("--ledger", self.path))
 
 
-def ledger_lines(path: str, chains: list[dict[str, Any]]) -> list[str]:
-    """Return what a verification found: what was checked, what was not, and every error."""
+def ledger_lines(path: str, chains: list[dict[str, Any]], whole: Mapping[str, Any] | None = None) -> list[str]:
+    """Return what a verification found: what was checked, what was not, and every error.
+
+    ``whole`` is what came of checking the ledger as one, beside its runs.
+    """
     steps = sum(chain["steps_verified"] for chain in chains)
     broken = [chain for chain in chains if not chain["valid"]]
     runs = f"{counted(len(chains), 'run')}, {counted(steps, 'step')}"
     found = f"{len(broken)} of {len(chains)} runs DO NOT verify" if broken else "every chain holds"
+    if whole is not None and not whole["valid"]:
+        found += "; the ledger as a whole DOES NOT verify"
     lines = [f"Ledger {path}: {runs}; {found}"]
-    checked = sorted({name for chain in chains for name in chain["checked"]})
-    missing = sorted({name for chain in chains for name in chain["not_checked"]})
+    looked = [*chains, *([whole] if whole is not None else [])]
+    checked = {name for one in looked for name in one["checked"]}
+    # Some runs may lack what others have; what was compared once, for the whole, was compared for all of them.
+    done = set(whole["checked"]) if whole is not None else set()
+    missing = {name for one in looked for name in one["not_checked"]} - done
     if checked:
-        lines.append(f"  checked: {', '.join(checked)}; not checked: {', '.join(missing)}")
+        lines.append(f"  checked: {', '.join(sorted(checked))}; not checked: {', '.join(sorted(missing))}")
     lines += [f"  run {chain['run_id']}: {error}" for chain in broken for error in chain["errors"]]
-    return lines
+    return lines + [f"  the ledger: {error}" for error in (whole or {}).get("errors", ())]
 
 
 async def _touched(ledger: WatchedLedger, run_id: str) -> list[str]:

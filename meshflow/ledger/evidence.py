@@ -7,14 +7,17 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from meshflow.clock import Clock
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.checkpoints import verifiers_of
 from meshflow.ledger.format.keys import KeySource, key_source
 from meshflow.ledger.format.notes import Verifier
 from meshflow.ledger.format.signers import SignerRow
+from meshflow.ledger.outside import Held, Outside, Quorum, gather
 
 if TYPE_CHECKING:
     from meshflow.ledger.anchors import Anchor, Receipt
+    from meshflow.ledger.format.findings import Health
 
 LEDGER_LAYERS = ("chain", "columns", "commitments", "merkle_log")
 """What ``verify_ledger`` can look at; a chain needs no key, and the log needs no payloads."""
@@ -25,6 +28,30 @@ class EvidenceStore(Protocol):
 
     async def checkpoint(self) -> str | None:
         """Return a signed checkpoint of the log as it is; None for an empty ledger, LedgerError without a key."""
+        ...
+
+    async def origin(self) -> str | None:
+        """Return the name of the log; None where there is no ledger yet."""
+        ...
+
+    async def cosigned(self) -> list[str]:
+        """Return the checkpoints that witnesses cosigned, as they came back when they were published."""
+        ...
+
+    async def keep_receipt(self, anchor: str, size: int, place: str, note: str, token: str, at_us: int) -> None:
+        """Keep where an anchor keeps a checkpoint and what it gave back; see ``anchors.Receipt``."""
+        ...
+
+    async def keep_failure(self, anchor: str, problem: str, at_us: int) -> None:
+        """Keep that an anchor took no checkpoint, until it takes one again."""
+        ...
+
+    async def receipts(self) -> list[dict[str, Any]]:
+        """Return the newest receipt of each anchor."""
+        ...
+
+    async def anchor_failures(self) -> list[dict[str, Any]]:
+        """Return the anchors that took no checkpoint the last time, since when and why."""
         ...
 
     async def rotate_key(self, new: KeySource | None) -> str:
@@ -43,14 +70,26 @@ class EvidenceStore(Protocol):
         """Return what shows that the newest checkpoint extends the log as it was at an older size."""
         ...
 
+    async def stored_checkpoint(self) -> tuple[int, str | None]:
+        """Return the size of the log and the newest checkpoint stored, without signing one."""
+        ...
+
+    async def health(self, now_us: int) -> list[Health]:
+        """Look at the place itself: schema, append-only tables, disk, clock."""
+        ...
+
+    async def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Return the consistency proof between two sizes of the log; LedgerError when it never had them."""
+        ...
+
     async def verify(
-        self, run_id: str, tenant: str | None, held: Sequence[str] = (), keys: Sequence[Verifier] | None = None
+        self, run_id: str, tenant: str | None, held: Sequence[Held] = (), keys: Sequence[Verifier] | None = None
     ) -> dict[str, Any]:
         """Check a run against itself, the log, and checkpoints and keys from outside; see ``verify_run``."""
         ...
 
     async def verify_ledger(
-        self, held: Sequence[str], keys: Sequence[Verifier] | None, layers: Collection[str], processes: int | None,
+        self, held: Sequence[Held], keys: Sequence[Verifier] | None, layers: Collection[str], processes: int | None,
         progress: Callable[[int, int], None] | None,
     ) -> dict[str, Any]:  # fmt: skip
         """Check every run, the log and every checkpoint; see ``verify_whole``."""
@@ -61,6 +100,8 @@ class EvidenceCalls:
     """The calls of a ledger that prove and verify."""
 
     path: Path
+    key: KeySource | None
+    _clock: Clock
     _store: EvidenceStore
 
     def _scope(self, tenant: str | None) -> str | None:
@@ -73,14 +114,48 @@ class EvidenceCalls:
             raise LedgerError("the ledger is empty and has no checkpoint")
         return note
 
+    async def newest_checkpoint(self) -> str | None:
+        """Do as ``checkpoint``, but return None for an empty ledger."""
+        return await self._store.checkpoint()
+
     async def anchor(self, *anchors: Anchor) -> list[Receipt]:
-        """Publish a checkpoint of the ledger as it is to every anchor; return where each keeps it."""
-        note = await self.checkpoint()
-        return [await anchor.publish(note) for anchor in anchors]
+        """Publish a checkpoint of the ledger as it is to every anchor; return where each keeps it.
+
+        Each is asked for what it keeps first. ContradictionError when the ledger does not extend that. What comes of
+        it is recorded in the ledger, apart from its entries.
+        """
+        from meshflow.ledger.anchoring import publish
+
+        return [await publish(self._store, anchor, self._clock.now_us) for anchor in anchors]
+
+    async def receipts(self) -> list[dict[str, Any]]:
+        """Return where the newest checkpoint is that each anchor took, and since when an anchor fails and why."""
+        from meshflow.ledger.anchoring import standing
+
+        return await standing(self._store)
+
+    async def compare(self, first: str, second: str, *, keys: Sequence[str] | None = None) -> dict[str, Any]:
+        """Say whether two checkpoints that two people hold are of one history, with the proof if they are.
+
+        The result has ``consistent``, ``problem``, ``old_size``, ``new_size`` and ``path``. ``keys`` are public keys
+        from outside; without them the ledger's own are believed.
+        """
+        from meshflow.ledger.anchoring import compare
+
+        return await compare(self._store, first, second, keys)
 
     async def verifiers(self) -> list[str]:
         """Return the public keys that checkpoints were signed with, the oldest first."""
         return [verifier for verifier, _, _ in await self._store.signers()]
+
+    async def health(self, *, anchors: Sequence[Anchor] = ()) -> list[Health]:
+        """Examine file, append-only tables, disk, clock, key and newest checkpoint, and ask ``anchors``.
+
+        Nothing is changed, and the entries are not read: ``verify_ledger`` does that.
+        """
+        from meshflow.ledger.health import examine
+
+        return await examine(self._store, self.key, anchors, self._clock.now_us())
 
     async def rotate_key(self, new: str | Path | None = None) -> str:
         """Have the signing key hand over to a new one and return the new public key.
@@ -103,50 +178,57 @@ class EvidenceCalls:
 
     async def verify_chain(
         self, run_id: str, *, checkpoint: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
+        anchors: Sequence[Anchor] = (), witnesses: Sequence[str] = (), quorum: int | None = None,
         tenant: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Check a run; return ``valid``, ``state``, ``steps_verified``, ``errors``, ``checked`` and ``not_checked``.
 
         ``state`` is ``open``, ``closed`` or ``unknown``; an unknown run is never valid. ``checkpoint`` is what was
         kept outside the database, one or several, and ``keys`` are public keys from outside; without them the stored
-        ones are believed. ``findings`` names the layer of each error, ``held_size`` the newest checkpoint from outside.
+        ones are believed. ``anchors`` and ``witnesses`` count as in ``verify_ledger``. ``findings`` names the layer of
+        each error, ``held_size`` the newest checkpoint from outside.
         """
-        return await self._store.verify(run_id, self._scope(tenant), _held(checkpoint), _keys(keys))
+        scope = self._scope(tenant)
+        outside = await self._outside(checkpoint, anchors, witnesses, quorum)
+        return outside.complete(await self._store.verify(run_id, scope, outside.held, _keys(keys)))
 
     async def verify_ledger(
         self, *, since: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
-        anchors: Sequence[Anchor] = (), layers: Collection[str] = LEDGER_LAYERS, processes: int | None = None,
+        anchors: Sequence[Anchor] = (), witnesses: Sequence[str] = (), quorum: int | None = None,
+        layers: Collection[str] = LEDGER_LAYERS, processes: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Check every run, the log rebuilt from the entries, and every checkpoint.
 
-        ``since`` are checkpoints from outside, to which those that ``anchors`` keep are added. ``progress`` is called
+        ``since`` are checkpoints from outside, to which those that ``anchors`` keep are added. ``witnesses`` are the
+        public keys of witnesses, of which ``quorum`` (all, unless said) must have cosigned a checkpoint: one of those
+        given, one that an anchor keeps, or one that the ledger got back when it published. ``progress`` is called
         in the event loop with entries done and entries in all. The result has ``valid``, ``errors``, ``findings``,
         ``checked``, ``not_checked``, counts, and in ``held_size`` the newest checkpoint from outside: what came after
         it could have been rewritten by somebody with the key. It sees all tenants, so a ledger of one refuses it.
         """
         if self._scope(None) is not None:
             raise LedgerError("a ledger open for one tenant cannot verify the whole of it; verify run by run")
-        kept = [(anchor.name, await anchor.latest()) for anchor in anchors]
-        held = _held(since) + [note for _, note in kept if note is not None]
+        outside = await self._outside(since, anchors, witnesses, quorum)
         loop = asyncio.get_running_loop()
 
         def report(done: int, total: int) -> None:
             if progress is not None:
                 loop.call_soon_threadsafe(progress, done, total)
 
-        result = await self._store.verify_ledger(held, _keys(keys), layers, processes, report)
-        if any(note is not None for _, note in kept):
-            result["checked"].append("anchor")
-            result["not_checked"].remove("anchor")
-        result["anchors"] = {name: note is not None for name, note in kept}
-        return result
+        return outside.complete(await self._store.verify_ledger(outside.held, _keys(keys), layers, processes, report))
 
-
-def _held(checkpoint: str | Sequence[str] | None) -> list[str]:
-    if checkpoint is None:
-        return []
-    return [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
+    async def _outside(
+        self, given: str | Sequence[str] | None, anchors: Sequence[Anchor], witnesses: Sequence[str], quorum: int | None
+    ) -> Outside:
+        """Gather what is held outside, before the ledger is looked at."""
+        notes = [given] if isinstance(given, str) else list(given or ())
+        wanted = Quorum(witnesses, quorum) if witnesses or quorum is not None else None
+        if not anchors and wanted is None:
+            return await gather(None, notes, (), None)
+        origin = await self._store.origin()
+        receipts = await self._store.cosigned() if wanted is not None else []
+        return await gather(origin, notes, anchors, wanted, receipts)
 
 
 def _keys(keys: Sequence[str] | None) -> list[Verifier] | None:

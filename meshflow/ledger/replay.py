@@ -77,8 +77,9 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         """Under whose key payloads are encrypted: none, run or subject."""
         path, cleanup = _path(location)
         self.path = path
+        self.key = key_source(key, path)
         self._store: LedgerStore = SqlStore(
-            SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=key_source(key, path),
+            SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=self.key,
             checkpoint_every=checkpoint_every, now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
         )  # fmt: skip
         self._salts = Salts()

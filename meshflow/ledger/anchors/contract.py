@@ -25,7 +25,11 @@ class ContradictionError(AnchorError):
 
 
 class NewerKeptError(ContradictionError):
-    """A newer checkpoint is kept than the one published: another process was faster, or entries were cut off."""
+    """A newer checkpoint, of ``size`` entries, is kept: another process was faster, or entries were cut off."""
+
+    def __init__(self, message: str, size: int) -> None:
+        self.size = size
+        super().__init__(message)
 
 
 class Receipt(NamedTuple):
@@ -93,7 +97,7 @@ def follows(checkpoint: str, kept: str | None, name: str) -> bool:
     if old.origin != new.origin:
         raise AnchorError(f"{name} keeps checkpoints of log {old.origin!r}, not of {new.origin!r}; use another place")
     if new.size < old.size:
-        raise NewerKeptError(_contradicts(name, old.size, new.size))
+        raise NewerKeptError(_contradicts(name, old.size, new.size), old.size)
     if new.size == old.size and new.root != old.root:
         raise ContradictionError(_contradicts(name, old.size, new.size))
     return new.size > old.size

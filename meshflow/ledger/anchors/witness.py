@@ -78,7 +78,8 @@ class WitnessAnchor(Anchor):
             if has > new.size:
                 raise NewerKeptError(
                     f"{self.name} has cosigned a checkpoint of {has} entries, which this one of {new.size} "
-                    "contradicts: entries were cut off or rewritten; verify the ledger"
+                    "contradicts: entries were cut off or rewritten; verify the ledger",
+                    has,
                 )
             old = has
             reply = await self._submit(checkpoint, old, await self._proof(old, new.size, prove))

@@ -36,3 +36,11 @@ class Finding(NamedTuple):
             "seq": self.seq if self.seq is None or isinstance(self.seq, int) else repr(self.seq)[:100],
             "step_id": self.step_id if self.step_id is None or isinstance(self.step_id, str) else repr(self.step_id),
         }
+
+
+class Health(NamedTuple):
+    """One thing that was looked at, how it stands (``ok``, ``warning`` or ``error``), and what was found."""
+
+    level: str
+    check: str
+    found: str

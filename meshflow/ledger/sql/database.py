@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.findings import Finding, Health
 
 T = TypeVar("T")
 _SIZES = (1, 8, 64, 512)
@@ -128,6 +128,10 @@ class Database(Protocol):
 
     def storage_findings(self, connection: Connection) -> list[Finding]:
         """Return what is wrong with the storage itself and with the indexes of the schema."""
+        ...
+
+    def health(self, connection: Connection) -> list[Health]:
+        """Say how schema, append-only tables and storage stand, without reading the entries."""
         ...
 
     def address(self) -> list[Any]:

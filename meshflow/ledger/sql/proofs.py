@@ -100,3 +100,11 @@ def prove_consistency(connection: Connection, old_size: int) -> dict[str, Any]:
         "checkpoint": newest[1],
         "keys": [row[0] for row in signer_rows(connection)],
     }
+
+
+def consistency(connection: Connection, old_size: int, new_size: int) -> list[bytes]:
+    """Return the consistency proof between two sizes that the log has had."""
+    size = origin_and_size(connection)[1]
+    if not 0 <= old_size <= new_size <= size:
+        raise LedgerError(f"the log of {size} entries proves nothing about the sizes {old_size} and {new_size}")
+    return consistency_proof(_nodes(connection), old_size, new_size)

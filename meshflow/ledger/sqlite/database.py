@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.findings import Finding, Health
 from meshflow.ledger.sql.database import WRITTEN, Connection, EmptyLedgerError
+from meshflow.ledger.sqlite.health import file_health
 from meshflow.ledger.sqlite.schema import explain, open_reader, open_writer
 from meshflow.ledger.sqlite.tables import TABLES, run_script
 
@@ -169,6 +170,10 @@ class SqliteDatabase:
             for name, sql in wanted.items()
             if have.get(name) != sql
         ]
+
+    def health(self, connection: Connection) -> list[Health]:
+        """Look at the file, its schema and the disk under it."""
+        return file_health(self._path, connection)
 
     def address(self) -> list[Any]:
         """Return path and patience."""

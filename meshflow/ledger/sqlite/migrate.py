@@ -6,7 +6,17 @@ import sqlite3
 
 from meshflow.ledger.format.entry import COLUMNS
 from meshflow.ledger.sql.log import build_log, create_log, new_origin
-from meshflow.ledger.sqlite.tables import ENTRIES, ERASURE, LOG, RUNS, TOOL_TRIGGERS, TOOLS, TRIGGERS, run_script
+from meshflow.ledger.sqlite.tables import (
+    ANCHORS,
+    ENTRIES,
+    ERASURE,
+    LOG,
+    RUNS,
+    TOOL_TRIGGERS,
+    TOOLS,
+    TRIGGERS,
+    run_script,
+)
 
 
 def from_version_1(connection: sqlite3.Connection) -> None:
@@ -18,7 +28,7 @@ def from_version_1(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE entries RENAME TO entries_1")
     connection.execute("ALTER TABLE runs RENAME TO runs_1")
     connection.execute("ALTER TABLE payloads ADD COLUMN key_id INTEGER")
-    run_script(connection, ENTRIES + RUNS + TOOLS + LOG + ERASURE)
+    run_script(connection, ENTRIES + RUNS + TOOLS + LOG + ANCHORS + ERASURE)
     _copy_entries(connection)
     sum_runs(connection)
     create_log(connection, new_origin())
@@ -33,6 +43,12 @@ def from_version_2(connection: sqlite3.Connection) -> None:
     run_script(connection, TOOLS)
     list_tools(connection)
     run_script(connection, TOOL_TRIGGERS)
+    from_version_3(connection)
+
+
+def from_version_3(connection: sqlite3.Connection) -> None:
+    """Give the ledger a place for what anchors give back."""
+    run_script(connection, ANCHORS)
 
 
 def _copy_entries(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from meshflow.errors import LedgerError
 from meshflow.ledger.sql.database import EmptyLedgerError, OldSchemaError
 from meshflow.ledger.sql.log import create_log, new_origin
-from meshflow.ledger.sqlite.migrate import from_version_1, from_version_2
+from meshflow.ledger.sqlite.migrate import from_version_1, from_version_2, from_version_3
 from meshflow.ledger.sqlite.tables import SCHEMA_VERSION, TABLES, run_script
 
 APPLICATION_ID = 0x4D46_4C47  # "MFLG", so that no other database is taken for a ledger
@@ -64,6 +64,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             from_version_1(connection)
         elif version == 2:
             from_version_2(connection)
+        elif version == 3:
+            from_version_3(connection)
         if version != SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

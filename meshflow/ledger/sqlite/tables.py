@@ -1,10 +1,10 @@
-"""The tables of a SQLite ledger, schema version 3."""
+"""The tables of a SQLite ledger, schema version 4."""
 
 from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 ENTRIES = """
 CREATE TABLE entries (
@@ -114,6 +114,25 @@ CREATE TABLE signers (
 );
 """
 
+ANCHORS = """
+CREATE TABLE receipts (  -- what anchors gave back; no evidence in itself, so nothing forbids changes
+  anchor TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  at_us INTEGER NOT NULL,
+  place TEXT NOT NULL,
+  note TEXT NOT NULL,  -- the checkpoint with the cosignatures of witnesses; without any, empty
+  token TEXT NOT NULL,
+  PRIMARY KEY (anchor, size)
+) WITHOUT ROWID;
+CREATE TABLE anchor_failures (  -- of anchors that took no checkpoint the last time
+  anchor TEXT PRIMARY KEY,
+  since_us INTEGER NOT NULL,
+  at_us INTEGER NOT NULL,
+  failures INTEGER NOT NULL,
+  problem TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
 ERASURE = """
 CREATE TABLE keys (
   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again
@@ -179,7 +198,7 @@ TRIGGERS = (
     + TOOL_TRIGGERS
 )  # fmt: skip
 
-TABLES = ENTRIES + PAYLOADS + RUNS + TOOLS + LOG + ERASURE + TRIGGERS
+TABLES = ENTRIES + PAYLOADS + RUNS + TOOLS + LOG + ANCHORS + ERASURE + TRIGGERS
 
 
 def run_script(connection: sqlite3.Connection, script: str) -> None:

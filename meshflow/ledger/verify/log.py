@@ -12,6 +12,7 @@ from meshflow.ledger.format.log import TILE, Nodes
 from meshflow.ledger.format.merkle import EMPTY_ROOT, inclusion_proof, leaf_hash, range_root, verify_inclusion
 from meshflow.ledger.format.notes import NoteError, Verifier
 from meshflow.ledger.format.signers import Trust
+from meshflow.ledger.outside import Held
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import recall_from
 from meshflow.ledger.sql.proofs import origin_and_size, signer_rows
@@ -24,7 +25,7 @@ class LogCheck:
     """
 
     def __init__(
-        self, connection: Connection, held: Sequence[str] = (), keys: Iterable[Verifier] | None = None
+        self, connection: Connection, held: Sequence[Held] = (), keys: Iterable[Verifier] | None = None
     ) -> None:
         self.findings: list[Finding] = []
         self.checked: list[str] = []
@@ -99,27 +100,27 @@ class LogCheck:
         except (LedgerError, TypeError, AttributeError) as error:
             return str(error)
 
-    def _check_held(self, held: Sequence[str]) -> None:
+    def _check_held(self, held: Sequence[Held]) -> None:
         """Compare with checkpoints from outside: the log must begin with each of them."""
-        for note in held:
+        for note, layer, source in held:
             try:
                 checkpoint = self.trust.open(note)
             except NoteError as error:
-                self._say("held_checkpoint", f"the checkpoint given: {error}")
+                self._say(layer, f"{source}: {error}")
                 continue
             if self.held is None or checkpoint.size > self.held.size:
                 self.held = checkpoint
             if checkpoint.size > self.size:
                 self._say(
-                    "held_checkpoint",
-                    f"the ledger holds {self.size} entries and the checkpoint given {checkpoint.size}: entries have "
-                    "been cut off, or an older copy was put in its place",
+                    layer,
+                    f"the ledger holds {self.size} entries and {source} {checkpoint.size}: entries have been cut off, "
+                    "or an older copy was put in its place",
                 )
             elif not self._begins_with(checkpoint):
                 self._say(
-                    "held_checkpoint",
-                    f"the first {checkpoint.size} entries are not those that the checkpoint given was signed for: "
-                    "this is another history",
+                    layer,
+                    f"the first {checkpoint.size} entries are not those that {source} was signed for: this is another "
+                    "history",
                 )
         (self.checked if held else self.not_checked).append("held_checkpoint")
 

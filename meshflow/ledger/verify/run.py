@@ -15,6 +15,7 @@ from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
 from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of, document_of
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.notes import Verifier
+from meshflow.ledger.outside import Held
 from meshflow.ledger.shredding import LockedError
 from meshflow.ledger.sql.database import Connection, stream
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
@@ -41,7 +42,7 @@ def unknown_run(run_id: str) -> dict[str, Any]:
 
 
 def verify_run(
-    connection: Connection, opener: Opener, run_id: str, tenant: str | None = None, held: Sequence[str] = (),
+    connection: Connection, opener: Opener, run_id: str, tenant: str | None = None, held: Sequence[Held] = (),
     keys: Iterable[Verifier] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Check all of a run; with a tenant, count that tenant's steps and know only its runs.

@@ -13,6 +13,7 @@ from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.log import TILE
 from meshflow.ledger.format.merkle import complete_root
 from meshflow.ledger.format.notes import Verifier
+from meshflow.ledger.outside import Held
 from meshflow.ledger.sql.database import Connection, Database
 from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.verify.index import index_findings
@@ -34,7 +35,7 @@ _IMPLIED = {
 
 
 def verify_whole(
-    connection: Connection, database: Database, vault: Vault, *, held: Sequence[str] = (),
+    connection: Connection, database: Database, vault: Vault, *, held: Sequence[Held] = (),
     keys: Iterable[Verifier] | None = None, layers: Collection[str] = ALL_LAYERS, processes: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip

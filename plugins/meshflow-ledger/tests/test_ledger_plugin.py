@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from pydantic import ValidationError
 from meshflow.clock import ManualClock
 from meshflow.errors import ConfigError, LedgerConflictError, LedgerError
 from meshflow.ledger import ReplayLedger
+from meshflow.ledger.anchors import ContradictionError
+from meshflow.ledger.format.checkpoints import Checkpoint, read_checkpoint
+from meshflow.ledger.format.notes import Signer
 from meshflow.plugin import (
     Host,
     NodeInput,
@@ -132,6 +136,100 @@ async def test_startup_after_shutdown_opens_again(plugin: LedgerPlugin, clock: M
     await plugin.startup()
     await plugin.record_audit(a_context(clock), a_record(clock, "s2"))
     assert len(await plugin.ledger.get_run("r")) == 2
+
+
+async def test_anchors_take_a_checkpoint_at_shutdown_at_the_latest(tmp_path: Path, clock: ManualClock) -> None:
+    settings = LedgerSettings.model_validate({"anchors": [{"use": "file", "path": "kept"}], "anchor_every_s": 3_600})
+    plugin = LedgerPlugin(settings, Host(clock=clock, base=tmp_path))
+    await plugin.startup()
+    await plugin.record_audit(a_context(clock), a_record(clock))
+    await plugin.shutdown()
+    (anchor,) = plugin.anchors
+    latest = await anchor.latest()
+    assert latest is not None
+    async with ReplayLedger(tmp_path / "meshflow_runs.db") as ledger:
+        assert latest == await ledger.checkpoint()
+
+
+async def test_a_given_ledger_is_anchored_too(tmp_path: Path, clock: ManualClock) -> None:
+    settings = LedgerSettings.model_validate({"anchors": [{"use": "file", "path": "kept"}], "key": None})
+    async with ReplayLedger(tmp_path / "given.db") as given:
+        plugin = LedgerPlugin(settings, Host(clock=clock, base=tmp_path, ledger=given))
+        await plugin.startup()
+        await plugin.record_audit(a_context(clock), a_record(clock))
+        await plugin.shutdown()
+        assert await plugin.anchors[0].latest() == await given.checkpoint()
+
+
+async def test_when_an_anchor_contradicts_nothing_more_happens(tmp_path: Path, clock: ManualClock) -> None:
+    settings = LedgerSettings.model_validate({"anchors": [{"use": "file", "path": "kept"}], "anchor_every_s": 1})
+    plugin = LedgerPlugin(settings, Host(clock=clock, base=tmp_path))
+    await plugin.startup()
+    await plugin.record_intent(a_context(clock))
+    forged = Checkpoint(await plugin.ledger._store.origin() or "", 9, bytes(32))
+    key = Signer.parse((tmp_path / "meshflow_runs.db.key").read_text())
+    await plugin.anchors[0].publish(forged.sign(key))
+    assert plugin._publisher is not None
+    for _ in range(500):
+        if plugin._publisher.contradiction:
+            break
+        await asyncio.sleep(0.01)
+    with pytest.raises(ContradictionError, match="cut off"):
+        await plugin.record_intent(a_context(clock, "s2"))
+    # What began before is recorded and let go; what only reads is recorded and withheld.
+    await plugin.record_audit(a_context(clock), a_record(clock, executed=True, risk="irreversible"))
+    with pytest.raises(ContradictionError):
+        await plugin.record_audit(a_context(clock, "s3"), a_record(clock, "s3", executed=True, risk="read_only"))
+    assert len(await plugin.ledger.get_run("r")) == 2
+    await plugin.shutdown()
+    again = LedgerPlugin(settings, Host(clock=clock, base=tmp_path))
+    with pytest.raises(ContradictionError, match="cut off"):
+        await again.startup()
+    await again.shutdown()
+
+
+async def test_an_anchor_that_cannot_be_reached_does_not_stop_the_start(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = LedgerSettings.model_validate({"anchors": [{"use": "file", "path": "not/there/kept"}]})
+    plugin = LedgerPlugin(settings, Host(clock=clock, base=tmp_path))
+    await plugin.startup()
+    await plugin.record_audit(a_context(clock), a_record(clock))
+    await plugin.shutdown()
+    assert "cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"anchors": [{"use": "fil"}]}, r"ledger\.anchors\.0: no anchor 'fil' \(did you mean file\?\)"),
+        ({"anchors": [{"use": "file"}]}, r"ledger\.anchors\.0\.path: is required"),
+        ({"anchors": [{"use": "file", "path": "x"}], "key": None}, "ledger.key: anchors keep signed checkpoints"),
+    ],
+)
+def test_anchors_that_make_no_sense_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LedgerPlugin(LedgerSettings.model_validate(settings))
+
+
+@pytest.mark.parametrize(("key", "file"), [("auto", "meshflow_runs.db.key"), ("keys/mine", "keys/mine"), (None, None)])
+async def test_the_signing_key_is_where_settings_say(
+    tmp_path: Path, clock: ManualClock, key: str | None, file: str | None
+) -> None:
+    (tmp_path / "keys").mkdir()
+    settings = LedgerSettings(key=key, checkpoint_every=2)
+    plugin = LedgerPlugin(settings, Host(clock=clock, base=tmp_path))
+    await plugin.startup()
+    sizes = []
+    for number in range(3):
+        await plugin.record_audit(a_context(clock), a_record(clock, f"s{number}"))
+        stored = await plugin.ledger._store.stored_checkpoint()
+        sizes.append(0 if stored[1] is None else read_checkpoint(stored[1]).size)
+    await plugin.shutdown()
+    made = [
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix == ".key" or path.name == "mine"
+    ]
+    assert (sizes, made) == (([0, 2, 2], [file]) if file else ([0, 0, 0], []))
 
 
 def test_a_thing_that_is_no_ledger_is_refused() -> None:

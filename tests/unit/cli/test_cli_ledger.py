@@ -126,7 +126,7 @@ def test_a_whole_ledger_verifies_and_says_how_far(shell: Shell, ledger: Path) ->
 
 
 def test_every_run_is_verified_over_many_pages(shell: Shell, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshflow.cli.ledger._PAGE", 2)
+    monkeypatch.setattr("meshflow.cli.verify._PAGE", 2)
     found = shell("ledger", "verify", "--json").document
     assert sorted(run["run_id"] for run in found["runs"]) == ["desk", "globex", "new", "old"]
 

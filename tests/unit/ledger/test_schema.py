@@ -137,12 +137,29 @@ async def test_a_ledger_of_version_2_is_given_its_index_of_tools(
     await ledger.aclose()
     wanted = dump(path)
     db = sqlite3.connect(path)
-    db.execute("DROP TABLE run_tools")
+    for table in ("run_tools", "receipts", "anchor_failures"):
+        db.execute(f"DROP TABLE {table}")
     db.execute("PRAGMA user_version = 2")
     db.close()
     async with ReplayLedger(path) as migrated:
         assert await migrated.list_runs(tool="mail") == ["run-1"]  # a read alone migrates
         assert await migrated.list_runs(tool="fax") == []
+    assert dump(path) == wanted
+
+
+async def test_a_ledger_of_version_3_is_given_a_place_for_what_anchors_give_back(
+    ledger: ReplayLedger, record: MakeRecord, path: Path
+) -> None:
+    await fill(ledger, record)
+    await ledger.aclose()
+    wanted = dump(path)
+    db = sqlite3.connect(path)
+    for table in ("receipts", "anchor_failures"):
+        db.execute(f"DROP TABLE {table}")
+    db.execute("PRAGMA user_version = 3")
+    db.close()
+    async with ReplayLedger(path) as migrated:
+        assert await migrated.receipts() == []  # a read alone migrates
     assert dump(path) == wanted
 
 

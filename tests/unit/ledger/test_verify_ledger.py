@@ -464,11 +464,11 @@ async def test_an_anchor_holds_what_the_ledger_forgot(
     anchor = FileAnchor(tmp_path / "elsewhere.jsonl")
     async with ReplayLedger(path) as ledger:
         before = await ledger.verify_ledger(anchors=[anchor])
-        assert (before["valid"], before["anchors"]) == (True, {anchor.name: False})
+        assert (before["valid"], before["anchors"]) == (True, {anchor.name: {"compared": 0, "newest": None}})
         assert "anchor" in before["not_checked"]
         await ledger.anchor(anchor)
         result = await ledger.verify_ledger(anchors=[anchor])
-        assert (result["valid"], result["anchors"]) == (True, {anchor.name: True})
+        assert (result["valid"], result["anchors"][anchor.name]["compared"]) == (True, 1)
         assert "anchor" in result["checked"]
     forger = Forger(path, path.with_name("copy.db.key"))
     then(cut_ledger, Forger.everything_again)(forger)

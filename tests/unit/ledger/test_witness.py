@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -299,11 +300,10 @@ def test_what_a_witness_answered_survives_kill_9(tmp_path: Path) -> None:
         acknowledged = old
         try:
             while acknowledged < 300:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.request("POST", "/add-checkpoint", TREE.request(acknowledged, acknowledged + 1))
-                answer = connection.getresponse()
-                answer.read()
-                connection.close()
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                    connection.request("POST", "/add-checkpoint", TREE.request(acknowledged, acknowledged + 1))
+                    with connection.getresponse() as answer:
+                        answer.read()
                 assert answer.status == 200
                 acknowledged += 1
         except (OSError, http.client.HTTPException):

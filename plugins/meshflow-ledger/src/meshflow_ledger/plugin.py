@@ -12,11 +12,16 @@ from pydantic import Field
 
 from meshflow.errors import ConfigError, LedgerConflictError
 from meshflow.ledger import Intent, ReplayLedger
+from meshflow.ledger.anchors import ContradictionError
+from meshflow.ledger.anchors.publisher import Publisher
 from meshflow.ledger.retention import RetentionRule
-from meshflow.plugin import Approval, Auditor, Host, Plugin, Settings, StepContext, StepRecord, hookimpl
+from meshflow.plugin import Approval, Auditor, Host, Plugin, RiskTier, Settings, StepContext, StepRecord, hookimpl
+from meshflow_ledger.anchors import AnchorUse, anchors_of
 from meshflow_ledger.retention import Retention
 
 _TRIES = 12
+_START_S = 5.0
+_SHUTDOWN_S = 15.0
 
 
 class LedgerSettings(Settings):
@@ -32,6 +37,20 @@ class LedgerSettings(Settings):
     )
     queue_limit: int = Field(
         4_096, ge=1, le=1_000_000, description="records that may wait to be written before further steps wait, a count"
+    )
+    key: str | None = Field(
+        "auto",
+        min_length=1,
+        description="signing key: auto for a file beside the ledger, another file, env:NAME, or null to sign nothing",
+    )
+    checkpoint_every: int = Field(
+        1, ge=1, le=1_000_000, description="entries after which the next batch is signed with a checkpoint, a count"
+    )
+    anchors: tuple[AnchorUse, ...] = Field(
+        (), description="where checkpoints are published, as {use: name} with the settings of that anchor"
+    )
+    anchor_every_s: int = Field(
+        60, ge=1, le=86_400, description="seconds between two checkpoints that are published, if entries have come"
     )
     encrypt: Literal["none", "run", "subject"] = Field(
         "none", description="whose data key payloads are encrypted under, so that erasure can shred them"
@@ -58,8 +77,12 @@ class LedgerPlugin(Plugin[LedgerSettings]):
         given = self.host.ledger
         if given is not None and not isinstance(given, ReplayLedger):
             raise ConfigError(f"the ledger given is a {type(given).__name__}, not a ReplayLedger", where="ledger")
+        if settings.anchors and settings.key is None and given is None:
+            raise ConfigError("anchors keep signed checkpoints; set a key", path="ledger.key")
+        self.anchors = anchors_of(settings.anchors, self.host.base)
         self._given: ReplayLedger | None = given
         self._own: ReplayLedger | None = None
+        self._publisher: Publisher | None = None
 
     @property
     def ledger(self) -> ReplayLedger:
@@ -72,8 +95,10 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 clock=self.host.clock,
                 busy_timeout_ms=self.settings.busy_timeout_ms,
                 queue_limit=self.settings.queue_limit,
+                key=self._beside(self.settings.key),
+                checkpoint_every=self.settings.checkpoint_every,
                 encrypt=self.settings.encrypt,
-                key_encryption_key=self._wrapping_key(),
+                key_encryption_key=self._beside(self.settings.key_encryption_key),
             )
         return self._own
 
@@ -97,9 +122,9 @@ class LedgerPlugin(Plugin[LedgerSettings]):
             ],
         }
 
-    def _wrapping_key(self) -> str | None:
-        key = self.settings.key_encryption_key
-        return key if key is None or key.startswith("env:") else str(self.host.base / key)
+    def _beside(self, key: str | None) -> str | None:
+        """Return where a key is; a relative path starts from meshflow.yaml."""
+        return key if key is None or key == "auto" or key.startswith("env:") else str(self.host.base / key)
 
     def _location(self) -> str | Path:
         path = self.settings.path
@@ -108,19 +133,34 @@ class LedgerPlugin(Plugin[LedgerSettings]):
 
     @hookimpl
     async def startup(self) -> None:
-        """Open the file now, so that an unusable one stops the start and not the first step."""
+        """Open the file now, so that an unusable one stops the start and not the first step.
+
+        So does an anchor that contradicts the ledger; one that cannot be reached is tried again in the background.
+        """
         await self.ledger.open()
+        if self.anchors:
+            self._publisher = Publisher(self.ledger, self.anchors, every_s=self.settings.anchor_every_s)
+            await self._publisher.start(patience_s=_START_S)
 
     @hookimpl
     async def shutdown(self) -> None:
-        """Close the ledger, if it is our own."""
+        """Publish the last checkpoint, and close the ledger, if it is our own."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await publisher.aclose(patience_s=_SHUTDOWN_S)
         own, self._own = self._own, None
         if own is not None:
             await own.aclose()
 
+    def _refuse_if_contradicted(self) -> None:
+        """Let nothing more happen on the strength of a history that was rewritten."""
+        if self._publisher is not None and (problem := self._publisher.contradiction):
+            raise ContradictionError(problem)
+
     @hookimpl
     async def record_intent(self, context: StepContext) -> None:
         """Write durably that the step is about to run."""
+        self._refuse_if_contradicted()
         step, labels = context.step, context.labels
         await self.ledger.write_intent(
             Intent(
@@ -148,8 +188,14 @@ class LedgerPlugin(Plugin[LedgerSettings]):
         """Write the record durably.
 
         A step that was refused because its attempt is another's is recorded under the next free attempt: it may not
-        take the place of the outcome of what runs.
+        take the place of the outcome of what runs. When an anchor contradicts the ledger, the record of a step that
+        read something is written and its output withheld; one with effects is refused before it runs.
         """
+        await self._write(record)
+        if record.executed and record.risk == RiskTier.READ_ONLY.label:
+            self._refuse_if_contradicted()
+
+    async def _write(self, record: StepRecord) -> None:
         if record.intended:
             await self.ledger.write(record)
             return
