@@ -64,7 +64,8 @@ $(VENV)/.stamp-run: constraints/run.txt pyproject.toml $(VENV)/.stamp-python
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.stamp-dev: constraints/dev.txt pyproject.toml $(VENV)/.stamp-python
+$(VENV)/.stamp-dev: constraints/dev.txt constraints/golib.txt pyproject.toml $(VENV)/.stamp-python
 	$(BIN)/python -m pip install --quiet --require-hashes -r constraints/dev.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --ignore-requires-python -r constraints/golib.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -83,7 +83,7 @@ async def _rego(rounds: int, count: int) -> list[Row]:
     from meshflow.policy.bundle import Bundle
     from meshflow.policy.encode import encode
     from meshflow.policy.engine import MAX_INPUT_BYTES, POLICY
-    from meshflow.policy.regorus import new_engine
+    from meshflow.policy.compile import new_engine
     from meshflow_rego import RegoPlugin, RegoSettings
 
     plugin = RegoPlugin(RegoSettings())

@@ -9,8 +9,7 @@ from typing import Any
 
 from meshflow.errors import ConfigError
 from meshflow.policy.engine import ENTRY_POINTS
-
-Node = Mapping[str, Any]
+from meshflow.policy.syntax import Call, Node, Rule, calls_of, references, rules_of
 
 FORBIDDEN: Mapping[str, str] = {
     "http.send": "it would reach the network",
@@ -22,30 +21,16 @@ FORBIDDEN: Mapping[str, str] = {
 }
 """Functions that no policy may call, and why."""
 
-_REFERENCES = frozenset({"Var", "RefDot", "RefBrack"})
 _STATEMENTS = frozenset({"print"})
 """Called like functions, and not in the engine's own list."""
 
 
-@dataclass(slots=True)
-class Rule:
-    """One rule as written: its full path, its place, and whether it is a function or a default."""
-
-    path: str
-    where: str
-    body: Node
-    package: str
-    imports: Mapping[str, str]
-    function: bool = False
-    default: bool = False
-
-
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call: the names that it may mean, the nearest first, and its place."""
+class Problem:
+    """What is wrong with a bundle, and where: ``file:line``."""
 
-    names: tuple[str, ...]
     where: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,144 +42,58 @@ class Analysis:
     tests: tuple[tuple[str, str], ...]
 
 
-def analyse(modules: list[Node], builtins: frozenset[str], data: Mapping[str, Any]) -> Analysis:
-    """Check the syntax trees of all modules; ConfigError names file and line.
+def analyse(modules: list[Node], builtins: frozenset[str], data: Mapping[str, Any], engine: str) -> Analysis:
+    """Check the syntax trees of all modules; ConfigError names file and line of the first problem."""
+    rules = [rule for module in modules for rule in rules_of(module)]
+    for problem in problems_of(rules, builtins, data, engine):
+        raise ConfigError(problem.message, where=problem.where)
+    tests = tuple(dict.fromkeys((rule.path, rule.where) for rule in rules if rule.is_test))
+    uses_print = any(call.names[-1] == "print" for rule in rules for call in calls_of(rule))
+    return Analysis(frozenset(rule.path for rule in rules if not rule.function), uses_print, tests)
+
+
+def problems_of(
+    rules: list[Rule], builtins: frozenset[str], data: Mapping[str, Any], engine: str
+) -> Iterator[Problem]:
+    """Yield what no engine is given to evaluate.
 
     Refused: a call of what neither the bundle nor the engine has, a forbidden built-in, functions that call themselves
     (the embedded engine overflows the stack and takes the process along), a rule that reads all of ``data``, two
     defaults of one rule, and data that lies where a rule does (the embedded engine would let the data win).
     """
-    rules = [rule for module in modules for rule in _rules(module)]
     functions = {rule.path for rule in rules if rule.function}
     calls: dict[str, set[str]] = {}
-    uses_print = False
     for rule in rules:
-        _refuse_all_of_data(rule)
-        for call in _calls(rule):
-            uses_print = uses_print or call.names[-1] == "print"
+        yield from _all_of_data(rule)
+        for call in calls_of(rule):
             target = next((name for name in call.names if name in functions), None)
             if target is None:
-                _check_builtin(call, builtins)
+                yield from _unknown_call(call, builtins, engine)
             else:
                 calls.setdefault(rule.path, set()).add(target)
-    _refuse_cycles(calls, rules)
-    _refuse_two_defaults(rules)
-    _refuse_shadowed(rules, data)
-    _refuse_misplaced_answers(rules)
-    tests = tuple(
-        dict.fromkeys((rule.path, rule.where) for rule in rules if rule.path.rpartition(".")[2].startswith("test_"))
-    )
-    return Analysis(frozenset(rule.path for rule in rules if not rule.function), uses_print, tests)
+    yield from _cycles(calls, rules)
+    yield from _two_defaults(rules)
+    yield from _shadowed(rules, data)
+    yield from _misplaced_answers(rules)
 
 
-def _rules(module: Node) -> Iterator[Rule]:
-    tree = module["ast"]
-    package = "data." + ".".join(_path(tree["package"]["refr"]) or ())
-    imports = dict(_imports(tree["imports"], module["source"]["contents"].encode()))
-    for entry in tree["rules"]:
-        ((kind, body),) = entry.items()
-        head = body if kind == "Default" else next(iter(body["head"].values()))
-        path = _path(head["refr"], cut=True) or ()
-        yield Rule(
-            ".".join((package, *path)),
-            f"{module['source']['file']}:{body['span']['line']}",
-            body,
-            package,
-            imports,
-            function=bool(body["args"]) if kind == "Default" else "Func" in body["head"],
-            default=kind == "Default",
-        )
-
-
-def _imports(entries: list[Node], source: bytes) -> Iterator[tuple[str, str]]:
-    for entry in entries:
-        path = _path(entry["refr"])
-        alias = entry.get("as")
-        if path and path[0] in ("data", "input"):
-            yield source[alias["start"] : alias["end"]].decode() if alias else path[-1], ".".join(path)
-
-
-def _path(node: Node, *, cut: bool = False) -> tuple[str, ...] | None:
-    """Return the names of a plain reference, root first; with ``cut``, those before its first dynamic part."""
-    names: list[str] = []
-    while True:
-        ((kind, body),) = ((key, value) for key, value in node.items() if key != "span")
-        if kind == "Var":
-            names.append(body["value"])
-            return tuple(reversed(names))
-        if kind == "RefDot":
-            names.append(body["field"][1])
-        elif kind == "RefBrack" and "String" in body["index"]:
-            names.append(body["index"]["String"]["value"])
-        elif kind == "RefBrack" and cut:
-            names.clear()
-        else:
-            return None
-        node = body["refr"]
-
-
-def _refuse_all_of_data(rule: Rule) -> None:
-    """Refuse a rule that reads a document which holds its own package: OPA calls that recursion, regorus does not."""
+def _all_of_data(rule: Rule) -> Iterator[Problem]:
+    """Find reads of a document that holds the rule's own package: OPA calls that recursion, regorus does not."""
     package = tuple(rule.package.split("."))
-    stack: list[Any] = [rule.body]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            path = _path(node, cut=True) if node.keys() & _REFERENCES else None
-            if path is not None and path[0] == "data" and path == package[: len(path)]:
-                line = next(iter(node.values()))["span"]["line"]
-                raise ConfigError(
-                    f"{'.'.join(path)} holds this rule too; name the document that is meant",
-                    where=f"{rule.where.rpartition(':')[0]}:{line}",
-                )
-            stack.extend(_below(node) if path is not None else node.values())
+    for read in references(rule):
+        if read.path[0] == "data" and read.path == package[: len(read.path)]:
+            yield Problem(read.where, f"{'.'.join(read.path)} holds this rule too; name the document that is meant")
 
 
-def _below(node: Node) -> Iterator[Any]:
-    """Yield what is computed inside a reference: the indexes along its chain, not its beginnings."""
-    while "Var" not in node:
-        body = node.get("RefDot") or node["RefBrack"]
-        if "index" in body:
-            yield body["index"]
-        node = body["refr"]
-
-
-def _calls(rule: Rule) -> Iterator[Call]:
-    stack: list[Any] = [rule.body]
-    file = rule.where.rpartition(":")[0]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            call = node.get("Call")
-            if isinstance(call, dict) and "fcn" in call:
-                yield _call(call, rule, f"{file}:{call['span']['line']}")
-            stack.extend(node.values())
-
-
-def _call(call: Node, rule: Rule, where: str) -> Call:
-    path = _path(call["fcn"])
-    if path is None:
-        return Call(("a computed name",), where)
-    written = ".".join(path)
-    imported = rule.imports.get(path[0])
-    if imported is not None:
-        return Call((".".join((imported, *path[1:])),), where)
-    return Call((f"{rule.package}.{written}", written), where)
-
-
-def _check_builtin(call: Call, builtins: frozenset[str]) -> None:
+def _unknown_call(call: Call, builtins: frozenset[str], engine: str) -> Iterator[Problem]:
     name = call.names[-1]
     if name in FORBIDDEN:
-        raise ConfigError(f"{name} may not be called in a policy: {FORBIDDEN[name]}", where=call.where)
-    if name not in builtins and name not in _STATEMENTS:
-        raise ConfigError(f"{name} is neither a function of the bundle nor known to the engine", where=call.where)
+        yield Problem(call.where, f"{name} may not be called in a policy: {FORBIDDEN[name]}")
+    elif name not in builtins and name not in _STATEMENTS:
+        yield Problem(call.where, f"{name} is neither a function of the bundle nor known to the engine {engine}")
 
 
-def _refuse_cycles(calls: Mapping[str, set[str]], rules: list[Rule]) -> None:
+def _cycles(calls: Mapping[str, set[str]], rules: list[Rule]) -> Iterator[Problem]:
     places = {rule.path: rule.where for rule in rules}
     done: set[str] = set()
     for start in sorted(calls):
@@ -206,38 +105,36 @@ def _refuse_cycles(calls: Mapping[str, set[str]], rules: list[Rule]) -> None:
                 done.add(trail.pop())
             elif name in trail:
                 loop = " calls ".join([*trail[trail.index(name) :], name])
-                raise ConfigError(f"functions may not call themselves: {loop}", where=places[name])
+                yield Problem(places[name], f"functions may not call themselves: {loop}")
             elif name not in done:
                 trail.append(name)
                 stack.append((name, True))
                 stack.extend((target, False) for target in sorted(calls.get(name, ())))
 
 
-def _refuse_two_defaults(rules: list[Rule]) -> None:
+def _two_defaults(rules: list[Rule]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for rule in rules:
         if rule.default:
             if rule.path in seen:
-                raise ConfigError(
-                    f"a second default of {rule.path}; the first is at {seen[rule.path]}", where=rule.where
-                )
+                yield Problem(rule.where, f"a second default of {rule.path}; the first is at {seen[rule.path]}")
             seen[rule.path] = rule.where
 
 
-def _refuse_misplaced_answers(rules: list[Rule]) -> None:
-    """Refuse what looks like an entry point and would never be asked: a stage without one abstains in silence."""
+def _misplaced_answers(rules: list[Rule]) -> Iterator[Problem]:
+    """Find what looks like an entry point and would never be asked: a stage without one abstains in silence."""
     known = [entry.rule for entry in ENTRY_POINTS]
     for rule in rules:
         if any(rule.path.startswith(entry + ".") for entry in known):
-            raise ConfigError("write the decision as one object, not key by key", where=rule.where)
+            yield Problem(rule.where, "write the decision as one object, not key by key")
         parts = rule.path.split(".")
         if len(parts) == 4 and parts[1] == "meshflow" and parts[3] == "decision" and rule.path not in known:
             near = get_close_matches(rule.path, known, 1, 0.8)
             hint = f"; did you mean {near[0]}?" if near else f"; the entry points are {', '.join(known)}"
-            raise ConfigError(f"{rule.path} is asked at no stage{hint}", where=rule.where)
+            yield Problem(rule.where, f"{rule.path} is asked at no stage{hint}")
 
 
-def _refuse_shadowed(rules: list[Rule], data: Mapping[str, Any]) -> None:
+def _shadowed(rules: list[Rule], data: Mapping[str, Any]) -> Iterator[Problem]:
     for rule in rules:
         value: Any = data
         for name in rule.path.split(".")[1:]:
@@ -245,6 +142,7 @@ def _refuse_shadowed(rules: list[Rule], data: Mapping[str, Any]) -> None:
                 break
             value = value[name]
             if not isinstance(value, Mapping):
-                raise ConfigError(f"a data document has a value where the rule {rule.path} is", where=rule.where)
+                yield Problem(rule.where, f"a data document has a value where the rule {rule.path} is")
+                break
         else:
-            raise ConfigError(f"a data document has a value where the rule {rule.path} is", where=rule.where)
+            yield Problem(rule.where, f"a data document has a value where the rule {rule.path} is")

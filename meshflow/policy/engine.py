@@ -28,6 +28,9 @@ TOOLS = EntryPoint("tool_permission", "data.meshflow.tools.decision")
 OUTPUT = EntryPoint("output_guardrails", "data.meshflow.output.decision")
 ENTRY_POINTS: tuple[EntryPoint, ...] = (POLICY, COMPLIANCE, TOOLS, OUTPUT)
 
+ENGINES = ("regorus", "opa", "golib")
+"""What may evaluate: in process; an OPA server; OPA's own evaluator in process."""
+
 MAX_INPUT_BYTES = 1 << 20
 """How large the decision document may be, unless a setting says otherwise."""
 
@@ -42,6 +45,15 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "unencodable_input": "The step holds a value that has no JSON form, such as a NaN, a set or bytes.",
         "input_too_large": "The decision document is larger than the plugin's max_input_bytes.",
         "overloaded": "More steps wait for the engine than it accepts.",
+        "engine_forked": "The process was forked after the engine had been used, which it does not survive.",
+        "server_unreachable": "The OPA server could not be reached.",
+        "server_timeout": "The OPA server did not answer within the plugin's server.timeout_ms.",
+        "server_untrusted": "The OPA server's certificate is not one that the settings trust.",
+        "server_unauthorized": "The OPA server refused the token or the client's certificate.",
+        "server_error": "The OPA server answered with an error of its own.",
+        "server_cut_off": "The OPA server closed the connection before its answer was whole.",
+        "server_nonsense": "What answered is no OPA server, or its answer is too large.",
+        "server_bundle": "The OPA server does not hold the bundle that this runtime was compiled with.",
     }
 )
 """Why an engine gives no answer. Each denies, under ``<stage>.<cause>``."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshflow.errors import ConfigError
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.engine import MAX_INPUT_BYTES, PolicyEngine
+from meshflow.policy.engine import ENGINES, MAX_INPUT_BYTES, PolicyEngine
 
-ENGINES = ("regorus",)
-"""The engines that a setting may name."""
+if TYPE_CHECKING:
+    from meshflow.policy.opa.server import OpaServer
 
 
 class Policy:
@@ -51,8 +51,25 @@ class Policy:
         """The bundle's digest."""
         return self.bundle.digest
 
-    def engine(self, *, max_input_bytes: int = MAX_INPUT_BYTES) -> PolicyEngine:
-        """Return a new engine for the bundle; its caller starts and closes it."""
+    def engine(
+        self, *, max_input_bytes: int = MAX_INPUT_BYTES, server: OpaServer | None = None, base: Path | None = None
+    ) -> PolicyEngine:
+        """Return a new engine for the bundle; its caller starts and closes it.
+
+        The engine opa needs to know its ``server``, whose files are looked for below ``base``.
+        """
+        if self.engine_name == "opa":
+            from meshflow.policy.opa import OpaEngine
+
+            if server is None:
+                raise ConfigError("the engine opa needs to know where its server is", path="plugins.rego.server.url")
+            return OpaEngine(self.bundle, server, base=base, max_input_bytes=max_input_bytes)
+        if server is not None:
+            raise ConfigError(f"the engine {self.engine_name} asks no server", path="plugins.rego.server")
+        if self.engine_name == "golib":
+            from meshflow.policy.golib import GolibEngine
+
+            return GolibEngine(self.bundle, max_input_bytes=max_input_bytes)
         from meshflow.policy.regorus import RegorusEngine
 
         return RegorusEngine(self.bundle, max_input_bytes=max_input_bytes)

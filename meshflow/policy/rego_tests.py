@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.regorus import analyse_engine, describe, new_engine
+from meshflow.policy.compile import analyse_engine, describe, new_engine
 
 
 @dataclass(frozen=True, slots=True)

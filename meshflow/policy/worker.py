@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from traceback import clear_frames
 from typing import Any, Generic, TypeVar
@@ -81,14 +81,24 @@ def _work(queue: SimpleQueue[Item | None]) -> None:
             value = job(cell)
         except BaseException as raised:  # the thread must outlive any job; its caller gets the error
             error = raised
-            _clear_frames(raised)
+            clear_frames_of(raised)
         with suppress(RuntimeError):  # the caller's loop is closed, and so nobody waits
             loop.call_soon_threadsafe(_deliver, future, value, error)
         del item, future, job, value, error
     cell.value = None
 
 
-def _clear_frames(error: BaseException | None) -> None:
+@contextmanager
+def freed_here() -> Iterator[None]:
+    """Let no error carry objects of this thread away in its frames."""
+    try:
+        yield
+    except BaseException as error:
+        clear_frames_of(error)
+        raise
+
+
+def clear_frames_of(error: BaseException | None) -> None:
     """Empty the frames that an error remembers: they would carry the thread's object away to be freed elsewhere."""
     while error is not None:
         clear_frames(error.__traceback__)

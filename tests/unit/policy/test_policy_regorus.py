@@ -1,4 +1,4 @@
-"""The embedded engine: its thread, its failures, and what it refuses to load."""
+"""The embedded engine: its threads, its failures, and what it refuses to load."""
 
 from __future__ import annotations
 
@@ -83,20 +83,84 @@ async def test_it_starts_on_first_use_and_again_after_close() -> None:
 
 async def test_close_ends_the_thread_and_so_does_losing_the_engine() -> None:
     before = engine_threads()
-    engine = made('decision := {"allow": true}')
+    engine = made('decision := {"allow": true}', in_place_threads=0)
     await engine.start()
     assert engine_threads() == before + 1
     await engine.close()
     assert engine_threads() == before
-    engine = made('decision := {"allow": true}')
+    engine = made('decision := {"allow": true}', in_place_threads=0)
     await engine.start()
     del engine
     gc.collect()
     assert engine_threads() == before
 
 
-def test_one_engine_serves_several_event_loops_and_threads() -> None:
-    engine = made('decision := {"allow": input.n % 2 == 0}')
+async def test_a_step_is_evaluated_on_the_thread_that_asks() -> None:
+    before = engine_threads()
+    engine = made('decision := {"allow": true}')
+    waiting = engine.evaluate(RULE, {})
+    with pytest.raises(StopIteration) as ended:
+        waiting.send(None)
+    assert ended.value.value == PolicyAnswer(True)
+    assert engine_threads() == before
+    await engine.close()
+
+
+def test_threads_beyond_the_limit_share_one() -> None:
+    before = engine_threads()
+    engine = made('decision := {"allow": true}', in_place_threads=2)
+    served: list[int] = []
+    together = threading.Barrier(5)
+
+    def ask_once() -> None:
+        asyncio.run(engine.evaluate(RULE, {}))
+        served.append(engine_threads() - before)
+        together.wait(10)  # a thread that has ended gives its place to another
+
+    threads = [threading.Thread(target=ask_once) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    together.wait(10)
+    for thread in threads:
+        thread.join()
+    assert max(served) == 1
+    asyncio.run(engine.close())
+    assert engine_threads() == before
+
+
+def test_a_thread_that_ends_gives_its_place_up() -> None:
+    before = engine_threads()
+    engine = made('decision := {"allow": true}', in_place_threads=1)
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: asyncio.run(engine.evaluate(RULE, {})))
+        thread.start()
+        thread.join()
+    assert engine_threads() == before
+
+
+def test_an_engine_closed_elsewhere_is_freed_where_it_was_made(capfd: pytest.CaptureFixture[str]) -> None:
+    engine, go_on, closed = made('decision := {"allow": true}'), threading.Event(), threading.Event()
+
+    def use() -> None:
+        asyncio.run(engine.evaluate(RULE, {}))
+        go_on.set()
+        closed.wait(10)
+        other = made('decision := {"allow": false}')
+        assert asyncio.run(other.evaluate(RULE, {})) == PolicyAnswer(False)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    go_on.wait(10)
+    asyncio.run(engine.close())
+    closed.set()
+    thread.join()
+    gc.collect()
+    assert "unsendable" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("in_place", [0, 2, 4])
+def test_one_engine_serves_several_event_loops_and_threads(in_place: int) -> None:
+    engine = made('decision := {"allow": input.n % 2 == 0}', in_place_threads=in_place)
     wrong: list[int] = []
 
     async def many(start: int) -> None:
@@ -211,7 +275,7 @@ async def test_a_document_that_cannot_be_encoded_or_is_too_large_denies() -> Non
 
 
 async def test_more_waiting_steps_than_allowed_are_refused_and_later_ones_served() -> None:
-    engine = made('decision := {"allow": sum(numbers.range(1, 20000)) > 0}', max_waiting=4)
+    engine = made('decision := {"allow": sum(numbers.range(1, 20000)) > 0}', max_waiting=4, in_place_threads=0)
     await engine.start()
     answers = await asyncio.gather(*(engine.evaluate(RULE, {}) for _ in range(64)))
     causes = [answer.cause for answer in answers if isinstance(answer, PolicyFailure)]
@@ -222,7 +286,7 @@ async def test_more_waiting_steps_than_allowed_are_refused_and_later_ones_served
 
 
 async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
-    engine = made('decision := {"allow": sum(numbers.range(1, input.n)) > 0}')
+    engine = made('decision := {"allow": sum(numbers.range(1, input.n)) > 0}', in_place_threads=0)
     await engine.start()
     slow = [asyncio.ensure_future(engine.evaluate(RULE, {"n": 20_000})) for _ in range(5)]
     quick = asyncio.ensure_future(engine.evaluate(RULE, {"n": 3}))
@@ -238,7 +302,8 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
 async def test_evaluation_cannot_be_interrupted_and_its_answer_comes_late() -> None:
     """A slow rule runs to its end; what a time-out gives up is only the waiting for it."""
     engine = made(
-        'decision := {"allow": sum([1 | some i in numbers.range(1, 600); some j in numbers.range(1, 600)]) > 0}'
+        'decision := {"allow": sum([1 | some i in numbers.range(1, 600); some j in numbers.range(1, 600)]) > 0}',
+        in_place_threads=0,
     )
     await engine.start()
     with pytest.raises(TimeoutError):

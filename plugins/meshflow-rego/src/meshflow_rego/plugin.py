@@ -112,7 +112,12 @@ class RegoPlugin(Plugin[RegoSettings]):
         overlay = self._overlay()
         if overlay is not None:
             policy = Policy(policy.bundle.with_data(overlay), engine=policy.engine_name)
-        return policy.engine(max_input_bytes=self.settings.max_input_bytes)
+        server = self.settings.server
+        return policy.engine(
+            max_input_bytes=self.settings.max_input_bytes,
+            server=server.server() if server is not None else None,
+            base=self.host.base,
+        )
 
     def _bundle(self, given: Any) -> Bundle:
         if given is None:

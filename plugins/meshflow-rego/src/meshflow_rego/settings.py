@@ -8,6 +8,29 @@ from pydantic import Field
 
 from meshflow.plugin import Settings
 from meshflow.policy.engine import MAX_INPUT_BYTES
+from meshflow.policy.opa.server import OpaServer
+
+
+class ServerSettings(Settings):
+    """``plugins.rego.server``: where an OPA server is, and how to trust it."""
+
+    url: str = Field(min_length=1, description="Address of the server, such as https://opa.example:8181.")
+    token: str | None = Field(None, min_length=1, description="Bearer token: a file that holds it, or env:NAME.")
+    ca_file: str | None = Field(
+        None, min_length=1, description="PEM file of the authority that signed the server's certificate."
+    )
+    client_certificate: str | None = Field(None, min_length=1, description="PEM file of this client's certificate.")
+    client_key: str | None = Field(None, min_length=1, description="PEM file of that certificate's key.")
+    timeout_ms: int = Field(1_000, ge=1, le=600_000, description="How long an answer may take, in milliseconds.")
+    connections: int = Field(64, ge=1, le=4_096, description="Connections that may be open at once, a count.")
+    bundle: Literal["push", "check"] = Field(
+        "push", description="Put the bundle there, or check with each answer that the server decided by it."
+    )
+    exclusive: bool = Field(False, description="Take a pushed bundle away at shutdown: nobody else uses the server.")
+
+    def server(self) -> OpaServer:
+        """Return the same as the engine takes it."""
+        return OpaServer(**self.model_dump())
 
 
 class RegoSettings(Settings):
@@ -19,7 +42,11 @@ class RegoSettings(Settings):
         description="Folder of Rego files and data, or a single .rego file. Without it: the policy given to the "
         "runtime, or else the starter bundle that comes with meshflow.",
     )
-    engine: Literal["regorus"] = Field("regorus", description="What evaluates: regorus, in process.")
+    engine: Literal["regorus", "opa", "golib"] = Field(
+        "regorus",
+        description="What evaluates: regorus, in process; an OPA server; golib, OPA's own evaluator in process.",
+    )
+    server: ServerSettings | None = Field(None, description="The OPA server; needed by the engine opa.")
     data: str | None = Field(
         None,
         min_length=1,
