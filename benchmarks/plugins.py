@@ -81,9 +81,9 @@ async def _limits(rounds: int, count: int) -> list[Row]:
 async def _rego(rounds: int, count: int) -> list[Row]:
     from meshflow.policy import shipped_bundle, step_document
     from meshflow.policy.bundle import Bundle
+    from meshflow.policy.compile import new_engine
     from meshflow.policy.encode import encode
     from meshflow.policy.engine import MAX_INPUT_BYTES, POLICY
-    from meshflow.policy.compile import new_engine
     from meshflow_rego import RegoPlugin, RegoSettings
 
     plugin = RegoPlugin(RegoSettings())

@@ -23,6 +23,7 @@ from meshflow.cli.options import (
     texts,
 )
 from meshflow.cli.plugins_app import plugins_app
+from meshflow.cli.policy_app import StageName, policy_app
 from meshflow.cli.profiles_app import profiles_app, report
 from meshflow.cli.time_app import replay, time_app
 from meshflow.cli.witness_app import witness_app
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(policy_app, name="policy")
 ledger_app.add_typer(erase_app)
 ledger_app.add_typer(time_app)
 ledger_app.add_typer(evidence_app)
@@ -192,13 +194,27 @@ def verify(
 
 @app.command()
 def schema(
-    context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
+    context: typer.Context,
+    policy_input: Annotated[
+        StageName | None, typer.Option("--policy-input", help="That of a policy's input at this stage instead.")
+    ] = None,
+    policy_answer: Annotated[
+        bool, typer.Option("--policy-answer", help="That of what a policy answers instead.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Print the JSON Schema of meshflow.yaml.
 
     It knows the settings of the plugins that are installed; point an editor at it.
     """
     options = chosen(context, config, as_json, debug)
+    if policy_input is not None or policy_answer:
+        from meshflow.cli.policy_bundle import print_policy_schema
+
+        print_policy_schema(policy_input, answer=policy_answer)
+        return
     from meshflow.cli.plugins import print_schema
 
     print_schema(options)

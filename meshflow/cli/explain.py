@@ -36,7 +36,7 @@ def step_from(
             to_micro_usd(estimate_usd)
         return NodeInput(
             node_id=node,
-            input=_input(given),
+            input=read_input(given),
             kind=kind or ("tool" if tool is not None else "function"),
             tool=tool,
             action=action,
@@ -93,7 +93,7 @@ def _print(found: Explanation) -> None:
     say(f"The step {_WOULD[found.status.value]}." + (f" {found.code}: {line(found.reason)}" if found.code else ""))
 
 
-def _input(given: str | None) -> Any:
+def read_input(given: str | None) -> Any:
     if given is None:
         return None
     source = _read(given[1:]) if given.startswith("@") else given

@@ -52,9 +52,7 @@ def analyse(modules: list[Node], builtins: frozenset[str], data: Mapping[str, An
     return Analysis(frozenset(rule.path for rule in rules if not rule.function), uses_print, tests)
 
 
-def problems_of(
-    rules: list[Rule], builtins: frozenset[str], data: Mapping[str, Any], engine: str
-) -> Iterator[Problem]:
+def problems_of(rules: list[Rule], builtins: frozenset[str], data: Mapping[str, Any], engine: str) -> Iterator[Problem]:
     """Yield what no engine is given to evaluate.
 
     Refused: a call of what neither the bundle nor the engine has, a forbidden built-in, functions that call themselves

@@ -1,8 +1,8 @@
 """OPA's own evaluator in process, by ``opa-golib-python-bindings``: optional, and the judge of the other engines.
 
-Measured traits that shape this module: evaluation releases the interpreter lock, so engines on threads of their own work
-side by side; one engine takes one evaluation at a time; a process that forked after an evaluation hangs at the next
-one; every call of a built-in that fails is an error, which is what the other engines are set to.
+Measured traits that shape this module: evaluation releases the interpreter lock, so engines on threads of their own
+work side by side; one engine takes one evaluation at a time; a process that forked after an evaluation hangs at the
+next one; every call of a built-in that fails is an error, which is what the other engines are set to.
 """
 
 from __future__ import annotations

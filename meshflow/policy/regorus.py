@@ -4,8 +4,8 @@ Measured traits that shape this module: an engine used from another thread than 
 evaluation holds the interpreter lock and cannot be interrupted, so a slow rule stalls every thread and its late answer
 is judged by the clock; errors carry a stack dump where RUST_BACKTRACE is set, and may quote the input.
 
-Since a thread of its own would not keep the event loop from stalling, a step is evaluated on the thread that asks, by an
-engine made there; only where many threads ask does a dedicated thread serve the rest of them.
+Since a thread of its own would not keep the event loop from stalling, a step is evaluated on the thread that asks, by
+an engine made there; only where many threads ask does a dedicated thread serve the rest of them.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def new_client(server: OpaServer, base: Path) -> Client:
     """Return a client, not yet open; for one event loop. ConfigError says what to install or to set."""
     try:
         import aiohttp
-        from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
         from opa_client.errors import RegoParseError  # type: ignore[import-untyped]
+        from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigError('the engine opa needs pip install "meshflow[opa]"', path="plugins.rego.engine") from None
 

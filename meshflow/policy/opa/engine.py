@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -169,6 +170,8 @@ class OpaEngine:
             pass  # it is gone with all that it held, or keeps what nobody asks for
         finally:
             await client.__aexit__(None, None, None)
+            for _ in range(3):  # transports close in the loop's next turns
+                await asyncio.sleep(0)
 
 
 async def _opened(client: Client) -> Client:

@@ -12,7 +12,7 @@ from meshflow.policy.opa.messages import failure_of
 _REFUSED = frozenset({401, 403})
 
 
-class ServerFault(Exception):  # noqa: N818 - it carries a failure, and is never shown
+class ServerFault(Exception):
     """An answer could not be had; ``failure`` says why."""
 
     def __init__(self, failure: PolicyFailure) -> None:

@@ -6,7 +6,9 @@ import re
 
 from meshflow.policy.engine import PolicyFailure
 
-_PLACE = re.compile(r"(?:^|\s)(?P<file>[^\s:]+\.rego):(?P<line>\d+): (?:(?P<code>rego_\w+|eval_\w+): )?(?P<message>[^\n]*)")
+_PLACE = re.compile(
+    r"(?:^|\s)(?P<file>[^\s:]+\.rego):(?P<line>\d+): (?:(?P<code>rego_\w+|eval_\w+): )?(?P<message>[^\n]*)"
+)
 _CONFLICT = "eval_conflict_error"
 
 

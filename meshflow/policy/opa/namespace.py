@@ -55,9 +55,11 @@ def place_in_namespace(bundle: Bundle) -> Placed:
     ordered = {f"{namespace}/{name}": texts[name] for name in _in_order(modules)}
     defined = {rule.path for module in modules for rule in rules_of(module)}
     lines = [f"package {namespace}.seal", ""]
-    for entry in ENTRY_POINTS:
-        if entry.rule in defined:
-            lines.append(f"{_answer_name(entry.rule)} := data.{namespace}.{entry.rule.removeprefix('data.')}")
+    lines += [
+        f"{_answer_name(entry.rule)} := data.{namespace}.{entry.rule.removeprefix('data.')}"
+        for entry in ENTRY_POINTS
+        if entry.rule in defined
+    ]
     ordered[f"{namespace}/seal.rego"] = "\n".join(lines) + "\n"
     return Placed(namespace, ordered, bundle.data)
 
@@ -119,8 +121,8 @@ def _in_order(modules: list[Node]) -> list[str]:
         ready = sorted(file for file, wanted in needs.items() if wanted <= set(ordered))
         if not ready:
             raise ConfigError(
-                f"the files {', '.join(sorted(needs))} call each other's functions, so a server cannot take them one by "
-                "one; put them into one file, or let the server load the bundle itself (server.bundle: check)",
+                f"the files {', '.join(sorted(needs))} call each other's functions, so a server cannot take them one "
+                "by one; put them into one file, or let the server load the bundle itself (server.bundle: check)",
                 path="plugins.rego.server.bundle",
             )
         ordered += ready

@@ -12,6 +12,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Server:
             self._engine = engine
         return self._engine
 
-    def changed(self, change: Callable[[], None]) -> None:
+    def changed(self, change: Callable[[], object]) -> None:
         """Apply a change, or leave all as it was if it does not compile."""
         before = dict(self.policies), dict(self.data)
         try:
@@ -140,14 +141,14 @@ class Handler(BaseHTTPRequestHandler):
                 return 200, {}
             if name not in opa.policies:
                 return 404, {"code": "resource_not_found", "message": "storage_not_found_error"}
-            opa.changed(lambda: opa.policies.pop(name) and None)
+            opa.changed(lambda: opa.policies.pop(name))
             return 200, {}
         name = path.removeprefix("/v1/data/")
         if command == "PUT":
             opa.changed(lambda: opa.data.update({name: json.loads(body)}))
             return 204, None
         if command == "DELETE":
-            opa.changed(lambda: opa.data.pop(name, None) and None)
+            opa.changed(lambda: opa.data.pop(name, None))
             return 204, None
         return 200, self.decide(name, query, json.loads(body)["input"] if body != b"{}" else None)
 
@@ -159,10 +160,8 @@ class Handler(BaseHTTPRequestHandler):
         answer: dict[str, Any] = {}
         if query.get("provenance") == ["true"]:
             answer["provenance"] = {"version": "1.20.2", "bundles": {"authz": {"revision": self.opa.revision}}}
-        try:
+        with suppress(OpaUndefinedError):
             answer["result"] = self.opa.compiled().eval_document(name.replace("/", "."), document)
-        except OpaUndefinedError:
-            pass
         return answer
 
     def answer(self, status: int, document: Any) -> None:
@@ -211,9 +210,7 @@ def write_certificates(folder: Path) -> None:
             .not_valid_before(begin)
             .not_valid_after(begin + datetime.timedelta(days=30))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
         if issuer is not None:
             names = [x509.DNSName("localhost")]

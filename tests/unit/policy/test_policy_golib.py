@@ -70,7 +70,9 @@ async def test_what_is_wrong_is_placed_when_it_starts(rules: str, place: str) ->
 
 
 async def test_evaluations_leave_the_event_loop_alone() -> None:
-    engine = made('decision := {"allow": count([1 | some i in numbers.range(1, 700); some j in numbers.range(1, 700)]) > 0}')
+    engine = made(
+        'decision := {"allow": count([1 | some i in numbers.range(1, 700); some j in numbers.range(1, 700)]) > 0}'
+    )
     await engine.start()
     evaluation = asyncio.ensure_future(engine.evaluate(RULE, {}))
     turns = 0

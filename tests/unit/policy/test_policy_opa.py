@@ -31,7 +31,9 @@ def bundle(rules: str = ALLOW, **data: Any) -> Bundle:
 
 
 @asynccontextmanager
-async def started(server: str, made: Bundle | None = None, base: Path | None = None, **more: Any) -> AsyncIterator[OpaEngine]:
+async def started(
+    server: str, made: Bundle | None = None, base: Path | None = None, **more: Any
+) -> AsyncIterator[OpaEngine]:
     engine = OpaEngine(made or bundle(), OpaServer(server, **more), base=base)
     await engine.start()
     try:
@@ -65,7 +67,9 @@ async def test_every_question_is_strict_and_names_the_bundle(opa: Server) -> Non
     async with started(opa.url) as engine:
         await engine.evaluate(RULE, {"x": 1})
     asked = [line for line in opa.asked if line.startswith("POST")]
-    assert asked == [f"POST /v1/data/{namespace_of(bundle().digest)}/seal/meshflow_policy_decision?strict-builtin-errors=true"]
+    assert asked == [
+        f"POST /v1/data/{namespace_of(bundle().digest)}/seal/meshflow_policy_decision?strict-builtin-errors=true"
+    ]
 
 
 async def test_connections_are_pooled(opa: Server) -> None:
@@ -126,7 +130,7 @@ async def test_files_that_call_each_other_cannot_be_pushed(opa: Server) -> None:
 
 async def test_a_server_that_forgot_the_bundle_gets_it_again(opa: Server) -> None:
     async with started(opa.url) as engine:
-        opa.changed(lambda: (opa.policies.clear(), opa.data.clear()) and None)
+        opa.changed(lambda: (opa.policies.clear(), opa.data.clear()))
         assert await engine.evaluate(RULE, {"x": 1}) == PolicyAnswer(True)
 
 
@@ -137,8 +141,8 @@ async def test_a_bundle_that_is_there_in_part_answers_nothing(opa: Server) -> No
     placed = place_in_namespace(made)
     async with started(opa.url, made) as engine:
         assert await engine.evaluate(RULE, {}) == PolicyAnswer(False)
-        opa.changed(lambda: opa.policies.pop(placed.seal) and None)
-        opa.changed(lambda: opa.policies.pop(f"{placed.namespace}/q.rego") and None)
+        opa.changed(lambda: opa.policies.pop(placed.seal))
+        opa.changed(lambda: opa.policies.pop(f"{placed.namespace}/q.rego"))
         assert await engine.evaluate(RULE, {}) == PolicyAnswer(False)
 
 

@@ -1,0 +1,162 @@
+"""``meshflow policy check|test|eval|explain|bench``: what a policy will do, before it does it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text
+
+policy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, test and explain policies.")
+
+
+class EngineName(StrEnum):
+    """What evaluates."""
+
+    REGORUS = "regorus"
+    OPA = "opa"
+    GOLIB = "golib"
+
+
+class StageName(StrEnum):
+    """The entry point that is asked."""
+
+    POLICY = "policy_evaluation"
+    COMPLIANCE = "compliance_profile"
+    TOOLS = "tool_permission"
+    OUTPUT = "output_guardrails"
+
+
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="BUNDLE", help="Folder or .rego file; without it what is configured.", show_default=False),
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="FILE", help="JSON or YAML laid over the bundle's data.")
+]
+EngineOption = Annotated[
+    EngineName | None, typer.Option("--engine", help="What evaluates; without it what is configured.")
+]
+StageOption = Annotated[StageName, typer.Option("--stage", help="The stage whose entry point is asked.")]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="JSON|@FILE", callback=text, help="Decision document as JSON, or @ and a file; @- is stdin."
+    ),
+]
+
+
+@policy_app.command()
+def check(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    engine: EngineOption = None,
+    data: DataOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compile a bundle and look for what is wrong with it.
+
+    Unknown and forbidden built-ins, facts that a stage cannot know yet, rules that nothing uses or that never hold.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_check import check_policy
+
+    raise typer.Exit(check_policy(options, bundle, data, engine, strict=strict))
+
+
+@policy_app.command(name="test")
+def run_tests(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    data: DataOption = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="REGEX", callback=text, help="Run the tests whose name matches.")
+    ] = None,
+    fail_under: Annotated[
+        float, typer.Option("--fail-under", metavar="PERCENT", min=0, max=100, help="Exit with 1 below this coverage.")
+    ] = 0.0,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML here.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the test_* rules of a bundle, and show which lines they reach."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_check import run_policy_tests
+
+    raise typer.Exit(run_policy_tests(options, bundle, data, only, fail_under, junit))
+
+
+@policy_app.command(name="eval")
+def evaluate(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    stage: StageOption = StageName.POLICY,
+    given: InputOption = None,
+    engine: EngineOption = None,
+    data: DataOption = None,
+    fail_on_denied: Annotated[
+        bool, typer.Option("--fail-on-denied", help="Exit with 1 for a denial, 5 for a step to approve.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Ask a bundle about one decision document."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_ask import evaluate_policy
+
+    raise typer.Exit(evaluate_policy(options, bundle, data, engine, stage, given, fail_on_denied=fail_on_denied))
+
+
+@policy_app.command()
+def explain(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    stage: StageOption = StageName.POLICY,
+    given: InputOption = None,
+    data: DataOption = None,
+    all_rules: Annotated[bool, typer.Option("--all", help="Show the rules that did not hold, too.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say which rules and which values decided about one decision document.
+
+    The embedded engine evaluates.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_explain import explain_policy
+
+    explain_policy(options, bundle, data, stage, given, all_rules=all_rules)
+
+
+@policy_app.command()
+def bench(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    stage: StageOption = StageName.POLICY,
+    given: InputOption = None,
+    engine: EngineOption = None,
+    data: DataOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0.01, max=600, help="How long to measure.")
+    ] = 2.0,
+    at_once: Annotated[
+        int, typer.Option("--at-once", metavar="N", min=1, max=1024, help="Steps that ask at the same time.")
+    ] = 1,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure how long an engine takes to decide about one document."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_ask import bench_policy
+
+    bench_policy(options, bundle, data, engine, stage, given, seconds, at_once)

@@ -1,0 +1,1 @@
+"""What people who write policies work with: check, test, explain, bench."""

@@ -1,0 +1,156 @@
+"""``policy check``: what it finds, where, and that it finds nothing in what is shipped."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshflow.policy import Bundle, Policy, shipped_bundle
+from meshflow.policy.shipped import shipped_names
+from meshflow.policy.tools.check import Finding, check_bundle
+
+HEAD = "package meshflow.policy\n\n"
+ALLOW = 'decision := {"allow": true}\n'
+
+
+def found(rules: str | dict[str, str], engine: str = "regorus", kind: str = "") -> list[tuple[str, str, str]]:
+    texts = rules if isinstance(rules, dict) else {"p.rego": HEAD + rules}
+    findings = check_bundle(Policy.from_rego(texts).bundle, engine)
+    return [(one.kind, one.where, one.message) for one in findings if not kind or one.kind == kind]
+
+
+@pytest.mark.parametrize("name", ["authz", *(f"profiles/{name}" for name in shipped_names("profiles"))])
+@pytest.mark.parametrize("engine", ["regorus", "opa", "golib"])
+def test_nothing_is_wrong_with_what_is_shipped(name: str, engine: str) -> None:
+    if engine == "golib":
+        pytest.importorskip("opa_bindings")
+    assert check_bundle(Bundle.load(shipped_bundle(name), tests=True), engine) == ()
+
+
+@pytest.mark.parametrize(
+    ("rules", "line", "said"),
+    [
+        ('decision := {"allow": input.risk != "irreversible"}', 3, "input.risk is not known yet at stage 5"),
+        ('decision := {"allow": bad}\nbad if {\n\tinput.labels.origin == "tool"\n}', 5,
+         "it is from stage 11 on, at data.meshflow.tools.decision"),
+        ('decision := {"allow": input.output == 1}', 3, "it is from stage 13 on, at data.meshflow.output.decision"),
+        ('decision := {"allow": f(1)}\nf(x) := input.findings[x]', 4, "input.findings is not known yet at stage 5"),
+        ('import input.risk as tier\ndecision := {"allow": tier == "internal"}', 4, "input.risk is not known yet"),
+        ('decision := {"allow": input.principel == 1}', 3, "did you mean principal?"),
+        ('decision := {"allow": input.principal.role == 1}', 3, "has input.principal.role; did you mean roles?"),
+        ('decision := {"allow": input["rissk"] == 1}', 3, "no step has input.rissk"),
+    ],
+)  # fmt: skip
+def test_a_fact_that_the_stage_cannot_know_is_an_error(rules: str, line: int, said: str) -> None:
+    ((kind, where, message),) = found(rules, kind="fact")
+    assert (kind, where) == ("fact", f"p.rego:{line}")
+    assert said in message
+
+
+def test_a_shared_rule_is_judged_by_each_stage_that_reaches_it() -> None:
+    texts = {
+        "p.rego": HEAD + 'import data.lib\ndecision := {"allow": lib.calm}',
+        "t.rego": 'package meshflow.tools\nimport data.lib\ndecision := {"allow": lib.calm}',
+        "lib.rego": 'package lib\ndefault calm := false\ncalm if input.risk == "read_only"',
+    }
+    assert [(where, "stage 5" in message) for _, where, message in found(texts, kind="fact")] == [("lib.rego:3", True)]
+    del texts["p.rego"]
+    assert found(texts, kind="fact") == []
+
+
+def test_what_is_open_may_have_any_field() -> None:
+    rules = (
+        'decision := {"allow": [input.arguments.a.b, input.metadata.x, input.input.y, input.principal.roles[0]] != []}'
+    )
+    assert found(rules, kind="fact") == []
+
+
+def test_facts_in_tests_are_their_own_affair() -> None:
+    texts = {"p.rego": HEAD + ALLOW, "p_test.rego": "package meshflow.policy_test\ntest_x if not input.risk"}
+    assert found(texts) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "errors"), [("regorus", ["p.rego:3", "p.rego:6"]), ("opa", ["p.rego:6"]), ("golib", ["p.rego:6"])]
+)
+def test_all_missing_and_forbidden_builtins_are_named_by_line(engine: str, errors: list[str]) -> None:
+    if engine == "golib":
+        pytest.importorskip("opa_bindings")
+    rules = 'decision := {"allow": crypto.sha256("a") == "b"}\n\na := 1 if input.tool\nb := http.send({"url": "x"})'
+    refused = [
+        one for one in check_bundle(Policy.from_rego({"p.rego": HEAD + rules}).bundle, engine) if one.kind == "refused"
+    ]
+    assert [one.where for one in refused] == errors
+    assert "http.send may not be called" in refused[-1].message
+
+
+def test_rules_that_nothing_reaches_are_named_once() -> None:
+    texts = {
+        "p.rego": HEAD + ALLOW + "\nlost if input.tool\n\nlost if input.action\n\nhelp(x) := x\n\nonly_tested := 1\n",
+        "p_test.rego": "package t\nimport data.meshflow.policy\ntest_a if policy.only_tested == 1\nmine := 2",
+    }
+    assert [(where, message) for _, where, message in found(texts, kind="unused")] == [
+        ("p.rego:5", "no entry point reaches the rule lost"),
+        ("p.rego:9", "no entry point reaches the function help"),
+        ("p.rego:11", "no entry point reaches the rule only_tested; tests alone use it"),
+    ]
+
+
+def test_what_is_reached_by_an_import_or_as_a_whole_package_is_used() -> None:
+    texts = {
+        "p.rego": HEAD
+        + 'import data.helpers as h\nimport data.all\ndecision := {"allow": h.yes, "obligations": count(all)}',
+        "h.rego": "package helpers\nyes := deeper\ndeeper := true",
+        "a.rego": "package all\none := 1\ntwo := 2",
+    }
+    assert found(texts, kind="unused") == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "line"),
+    [
+        ("a if {\n\tinput.tool\n\tfalse\n}", 6),
+        ('a if "x" == "y"', 4),
+        ("a if 1 != 1", 4),
+        ("a := 1 if { true } else := 2", 4),
+    ],
+)
+def test_what_can_never_hold_is_named(rules: str, line: int) -> None:
+    ((_, where, message),) = found(f'decision := {{"allow": a}}\n{rules}', kind="unreachable")
+    assert where == f"p.rego:{line}"
+    assert "never" in message
+
+
+def test_what_can_hold_is_not_named() -> None:
+    rules = (
+        'decision := {"allow": a}\ndefault a := false\na if input.tool == "x"\na := true if input.action else := false'
+    )
+    assert found(rules, kind="unreachable") == []
+
+
+def test_a_decision_that_may_be_undefined_is_a_warning() -> None:
+    assert [kind for kind, _, _ in found('decision := {"allow": true} if input.tool')] == ["undefined"]
+    assert found('default decision := {"allow": false}\ndecision := {"allow": true} if input.tool') == []
+
+
+def test_a_bundle_that_nobody_asks_is_an_error() -> None:
+    assert [kind for kind, _, _ in found({"p.rego": "package other\nx := 1"}, kind="entry_point")] == ["entry_point"]
+
+
+def test_a_rule_named_internal_is_an_error() -> None:
+    assert [where for _, where, _ in found(ALLOW + "\ninternal := 1", kind="name")] == ["p.rego:5"]
+
+
+def test_a_syntax_error_is_the_only_finding() -> None:
+    assert found("decision := {") == [("syntax", "p.rego:3", found("decision := {")[0][2])]
+
+
+def test_the_evaluators_own_compiler_has_its_say() -> None:
+    pytest.importorskip("opa_bindings")
+    ring = 'decision := {"allow": a}\na if b\nb if a'
+    assert [kind for kind, _, _ in found(ring, "golib", "compile")] == ["compile"]
+
+
+def test_errors_come_first() -> None:
+    findings = check_bundle(Policy.from_rego(HEAD + 'decision := {"allow": input.risk} if input.tool').bundle)
+    assert [one.severity for one in findings] == ["error", "warning"]
+    assert isinstance(findings[0], Finding)
