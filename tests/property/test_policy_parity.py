@@ -43,9 +43,15 @@ allow if {
 	not blocked
 }
 
-blocked if regex.match(`(?i)drop\\\\s+table`, input.input)
+blocked if {
+	is_string(input.input)
+	regex.match(`(?i)drop\\s+table`, input.input)
+}
 
-blocked if glob.match("shell*", [], input.tool)
+blocked if {
+	is_string(input.tool)
+	glob.match("shell*", [], input.tool)
+}
 
 escalate := input.risk == "irreversible"
 

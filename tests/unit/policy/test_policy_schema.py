@@ -64,8 +64,9 @@ async def _parts(_: Any) -> AsyncIterator[str]:
 STEPS = {
     "a tool call": NodeInput(node_id="n", kind="tool", tool="refund", input={"id": 7, "to": "ana@example.com"}),
     "a function": NodeInput(node_id="n", input="hello"),
-    "everything said": NodeInput(node_id="n", kind="model", input=["x", 1.5, None], action="ask", estimate_usd="0.25", estimate_tokens=12,
-        metadata={"purpose": "test"}, risk="external_io", idempotent=True,
+    "everything said": NodeInput(
+        node_id="n", kind="model", input=["x", 1.5, None], action="ask", estimate_usd="0.25",
+        estimate_tokens=12, metadata={"purpose": "test"}, risk="external_io", idempotent=True,
     ),
 }  # fmt: skip
 
