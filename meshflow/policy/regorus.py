@@ -11,6 +11,7 @@ an engine made there; only where many threads ask does a dedicated thread serve 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -56,6 +57,7 @@ class RegorusEngine:
         self._max_input_bytes = max_input_bytes
         self._max_waiting = max_waiting
         self._here: PerThread[Engine] = PerThread(in_place_threads)
+        self._lock = threading.Lock()
         self._worker: Worker[Engine] | None = None
         self._analysis: Analysis | None = None
         self._process = 0
@@ -113,10 +115,11 @@ class RegorusEngine:
             return PolicyFailure("overloaded", f"more than {self._max_waiting} steps wait for the policy engine")
 
     def _thread(self) -> Worker[Engine]:
-        if self._worker is None or self._process != os.getpid():  # a thread does not survive a fork
-            self._worker = Worker("meshflow-regorus", self._max_waiting)
-            self._process = os.getpid()
-        return self._worker
+        with self._lock:
+            if self._worker is None or self._process != os.getpid():  # a thread does not survive a fork
+                self._worker = Worker("meshflow-regorus", self._max_waiting)
+                self._process = os.getpid()
+            return self._worker
 
     def _load(self, cell: Cell[Engine]) -> Analysis:
         with self._bundle.errors_placed():
