@@ -10,6 +10,7 @@ import typer
 from meshflow.cli.explain import read_input
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import print_json
+from meshflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from meshflow.config.models import Config
@@ -26,9 +27,13 @@ def rego_settings(config: Config) -> Any:
 
 
 def chosen_bundle(options: Chosen, path: Path | None, data: Path | None, *, tests: bool = False) -> Bundle:
-    """Return the bundle that is named, or configured, or else the starter bundle, with its data laid over."""
+    """Return the bundle that is named, or configured, or else the starter bundle, with its data laid over.
+
+    The folder of a profile pack stands for its rules.
+    """
     from meshflow.policy import Bundle, shipped_bundle
     from meshflow.policy.data import parse_document
+    from meshflow.profiles.manifest import FILE_NAME as PACK_FILE
 
     overlay = data
     if path is None:
@@ -37,8 +42,18 @@ def chosen_bundle(options: Chosen, path: Path | None, data: Path | None, *, test
         path = config.base / settings.bundle if settings.bundle is not None else shipped_bundle("authz")
         if overlay is None and settings.data is not None:
             overlay = config.base / settings.data
-    bundle = Bundle.load(path, tests=tests)
+    bundle = _pack(path, tests) if (path / PACK_FILE).is_file() else Bundle.load(path, tests=tests)
     return bundle if overlay is None else bundle.with_data(parse_document(overlay.read_bytes(), str(overlay)))
+
+
+def _pack(folder: Path, tests: bool) -> Bundle:
+    """Return the rules of a profile pack as they are in force: with its settings and the library of packs."""
+    from meshflow.profiles.packs import load_pack
+
+    bundle = load_pack(folder, {}, tests=tests).bundle
+    if bundle is None:
+        raise ConfigError("the profile pack has no rules of its own", where=str(folder))
+    return bundle
 
 
 def chosen_engine(options: Chosen, bundle: Bundle, name: str | None) -> PolicyEngine:

@@ -16,6 +16,9 @@ import orjson
 from meshflow.errors import ConfigError
 from meshflow.policy.data import DATA_NAMES, merge, parse_document, place, unfit
 
+LIBRARIES = "meshflow/"
+"""Texts that are added to a bundle, and not its own, have paths below this."""
+
 MAX_FILES = 2_000
 MAX_POLICY_BYTES = 1 << 20
 """The largest policy file."""

@@ -24,6 +24,7 @@ from meshflow.policy.golib import GolibEngine
 from meshflow.policy.opa import OpaEngine, OpaServer
 from meshflow.policy.regorus import RegorusEngine
 from meshflow.policy.shipped import shipped_names
+from meshflow.profiles.packs import find_pack
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "policy"))  # for ``opa_server``
 
@@ -98,7 +99,8 @@ def _whole(answer: Any) -> Any:
 
 def bundles() -> dict[str, Bundle]:
     found = {"authz": Bundle.load(shipped_bundle("authz"))}
-    found |= {name: Bundle.load(shipped_bundle(f"profiles/{name}")) for name in shipped_names("profiles")}
+    packs = {name: find_pack(name, {}, Path()).bundle for name in shipped_names("profiles")}
+    found |= {name: bundle for name, bundle in packs.items() if bundle is not None}
     data = {"lib": {"roles": {"support": ["read", "write"], "odd": [3, None]}, "bad": ["secret", "pii"]}}
     tricky = Policy.from_rego({"policy.rego": TRICKY, "lib.rego": LIB}, data).bundle
     return {**found, "tricky": tricky}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshflow.policy.analysis import Problem
+from meshflow.policy.bundle import LIBRARIES
 from meshflow.policy.engine import ENTRY_POINTS
 from meshflow.policy.syntax import Node, Rule
 from meshflow.policy.tools.reach import Reach
@@ -20,6 +21,8 @@ def unused(reach: Reach) -> Iterator[Problem]:
     told: set[str] = set()
     for rule in reach.rules:
         if id(rule) in used or rule.is_test or rule.path in told or rule.file.endswith("_test.rego"):
+            continue
+        if rule.file.startswith(LIBRARIES):
             continue
         told.add(rule.path)
         kind = "function" if rule.function else "rule"

@@ -11,6 +11,7 @@ from meshflow.policy import Bundle, Policy, PolicyAnswer, PolicyFailure, shipped
 from meshflow.policy.engine import COMPLIANCE, POLICY, TOOLS
 from meshflow.policy.shipped import shipped_names
 from meshflow.policy.tools.explain import Told, Trace, explain_decision
+from meshflow.profiles.packs import load_pack
 
 HEAD = "package meshflow.policy\n\n"
 STEP: dict[str, Any] = {
@@ -118,7 +119,8 @@ def test_an_entry_point_that_the_bundle_lacks_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", shipped_names("profiles"))
 def test_every_shipped_profile_can_be_explained(name: str) -> None:
-    bundle = Bundle.load(shipped_bundle(f"profiles/{name}"))
+    bundle = load_pack(shipped_bundle(f"profiles/{name}"), {}).bundle
+    assert bundle is not None
     found = explain_decision(bundle, COMPLIANCE, STEP)
     assert len(found.traces) > 5
     assert any(trace.held for trace in found.traces)
