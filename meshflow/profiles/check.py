@@ -9,9 +9,9 @@ from typing import Any
 
 from meshflow.errors import ConfigError
 from meshflow.policy import Bundle
+from meshflow.policy.compile import inspect
 from meshflow.policy.engine import COMPLIANCE
 from meshflow.policy.rego_tests import run_rego_tests
-from meshflow.policy.regorus import analyse_engine, new_engine
 from meshflow.profiles.packs import LIBRARY, Pack, load_pack
 
 _REASON = re.compile(r'\breason\(\s*"(?P<code>[a-z][a-z0-9_.]*)"\s*,\s*"(?P<control>[^"]+)"')
@@ -56,8 +56,7 @@ def check_pack(pack: Pack) -> PackCheck:
 
 
 def _rules(pack: Pack, bundle: Bundle) -> Iterator[str]:
-    with bundle.errors_placed():
-        rules = analyse_engine(new_engine(bundle), bundle).rules
+    rules = inspect(bundle, "regorus").rules
     if COMPLIANCE.rule not in rules:
         yield f"{pack.folder}: the pack lacks {COMPLIANCE.rule}, which is asked at stage 6"
     texts = {path: text for path, text in bundle.policies.items() if not path.startswith(f"meshflow/{LIBRARY}/")}
