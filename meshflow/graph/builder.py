@@ -152,8 +152,6 @@ class StateGraph:
 
         channels = {key: channel for schema in self._schemas.values() for key, channel in schema.channels.items()}
         channels.update(self.state_schema.channels)
-        if runtime is not None:
-            raise InvalidGraphError("governed graphs come in a later version; compile without runtime=")
         before = _names(interrupt_before)
         after = _names(interrupt_after)
         validate(self, channels, [*before, *after], governed=runtime is not None)

@@ -195,8 +195,14 @@ class CompiledGraph(Threads):
             )
         settings = outer.settings.for_subgraph(self)
         mine = Direct(self._workers) if isinstance(host, Direct) else Looped(self._workers)
+        if self.runtime is not None and outer.governor is None:
+            raise InvalidRunError(
+                f"graph {self.name!r} is governed and node {task.node.name!r} of an ungoverned graph runs it; compile "
+                "the outer graph with the runtime too"
+            )
+        governor = outer.governor.within(task, self.name) if outer.governor is not None else None
         return Run(
-            self, settings, outer.sink, mine, saver=saver, governor=outer.governor, nested_in=task, namespace=namespace
+            self, settings, outer.sink, mine, saver=saver, governor=governor, nested_in=task, namespace=namespace
         )
 
     def close(self) -> None:
@@ -217,7 +223,7 @@ class CompiledGraph(Threads):
                 run.sink, run.modes = sink, sink.modes
             return run
         settings = settings_from(config, options, self)
-        return Run(self, settings, sink, host, saver=self._saver(settings, host))
+        return Run(self, settings, sink, host, saver=self._saver(settings, host), governor=self.governor(settings))
 
     def _saver(self, settings: Settings, host: Host) -> Saver | None:
         store = self.store
@@ -266,7 +272,11 @@ class CompiledGraph(Threads):
 
     def governor(self, settings: Settings) -> Governor | None:
         """Return what takes the nodes of a run through the kernel; None for a graph without a runtime."""
-        return None
+        if self.runtime is None:
+            return None
+        from meshflow.graph.governed import Governor
+
+        return Governor(self.runtime, self.name, settings, settings.labels)
 
 
 def _immediate(store: CheckpointStore | None) -> bool:

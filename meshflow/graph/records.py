@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 RESULT, UNFINISHED, ANSWER, COMMAND, BREAKPOINT = "result", "unfinished", "answer", "command", "breakpoint"
+APPROVAL = "apr-"
+"""How the ids of approvals begin; questions of ``interrupt`` have ids of hexadecimal digits."""
+
 RUN = ""
 """The task id of writes that belong to the run and to none of its tasks."""
 
@@ -40,7 +43,8 @@ def output_from_plain(plain: Mapping[str, Any]) -> Output:
 
 def result_write(task: Task) -> Write:
     """Return what is kept of a task that finished before its superstep did."""
-    return Write(task.id, RESULT, 0, encode(output_to_plain(task.output)), path_of(task))
+    plain = {"output": output_to_plain(task.output), "labels": task.saved.get("labels")}
+    return Write(task.id, RESULT, 0, encode(plain), path_of(task))
 
 
 def unfinished_write(task: Task, index: int) -> Write:
@@ -68,6 +72,7 @@ class Pending:
     """The writes of a checkpoint, read: what is known of the superstep after it."""
 
     results: dict[str, Output] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
     unfinished: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +82,12 @@ class Pending:
 
     @property
     def open(self) -> dict[str, Interrupt]:
-        """Return the questions without an answer, by id."""
+        """Return the questions that a caller may answer, by id; approvals are decided elsewhere."""
+        return {asked: one for asked, one in self.waiting.items() if not asked.startswith(APPROVAL)}
+
+    @property
+    def waiting(self) -> dict[str, Interrupt]:
+        """Return all that the run waits for, by id."""
         return {
             asked[0]: Interrupt(asked[1], asked[0])
             for task_id, record in self.unfinished.items()
@@ -102,7 +112,8 @@ def read_pending(saved: Saved, types: Mapping[str, type]) -> Pending:
             else:
                 pending.commands.append(output_from_plain(plain))
         elif write.channel == RESULT:
-            pending.results[write.task_id] = output_from_plain(plain)
+            pending.results[write.task_id] = output_from_plain(plain["output"])
+            pending.labels[write.task_id] = plain["labels"]
         elif write.index >= pending.counts.get(write.task_id, 0):
             pending.counts[write.task_id] = write.index + 1
             pending.unfinished[write.task_id] = plain

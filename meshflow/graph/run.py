@@ -18,20 +18,14 @@ from meshflow.graph.errors import (
 from meshflow.graph.frontier import Frontier
 from meshflow.graph.markers import START, Command, Interrupt
 from meshflow.graph.output import Output, checked
+from meshflow.graph.provenance import join, labels_from_plain, labels_to_plain
 from meshflow.graph.reducers import apply_all, overlaid, snapshot, started
 from meshflow.graph.schema import as_updates
-from meshflow.graph.stream import (
-    INTERRUPT,
-    checkpoint_event,
-    debug_event,
-    ended_event,
-    started_event,
-    updates_event,
-)
+from meshflow.graph.stream import INTERRUPT
 from meshflow.graph.task import Answers, Task
+from meshflow.graph.telling import tell_end, tell_start
 
 if TYPE_CHECKING:
-    from meshflow.checkpoint.store import Checkpoint
     from meshflow.graph.compiled import CompiledGraph
     from meshflow.graph.governed import Governor
     from meshflow.graph.host import Host
@@ -113,7 +107,7 @@ class Run:
         if not await self._begin(given):
             return
         if "values" in self.modes:
-            self._emit("values", self.output())
+            self.emit("values", self.output())
         if items:
             yield
         while self.frontier:
@@ -129,9 +123,9 @@ class Run:
             self.steps_left -= tasks[0].node is not self.graph.start
             if len(tasks) == 1 and not self.sink.live:
                 task = tasks[0]
-                self._show_start(tasks)
+                tell_start(self, tasks)
                 await self.host.alone(task)
-                self._show_end(task)
+                tell_end(self, task)
                 if items and task.error is not None:
                     yield
             else:
@@ -149,8 +143,16 @@ class Run:
             await self.saver.close(self)
         if items:
             yield
+        if self.nested_in is not None and self.governor is not None:
+            self._tell_labels(self.nested_in, self.governor)
         if self.paused and self.nested_in is not None:
             raise GraphInterrupt(*self.interrupts)
+
+    def _tell_labels(self, task: Task, governor: Governor) -> None:
+        """Let the node around know the labels of all that was read in here: what it returns may hold any of it."""
+        labels, known = governor.provenance.everything(), labels_from_plain(task.saved.get("inner"))
+        if labels is not None:
+            task.saved["inner"] = labels_to_plain(labels if known is None else join(known, labels))
 
     def output(self) -> dict[str, Any]:
         """Return a copy of what the graph shows of its state."""
@@ -167,6 +169,8 @@ class Run:
     async def _begin(self, given: Any) -> bool:
         """Load or make the state, and find the first nodes. False if the run stops before its first superstep."""
         saver = self.saver
+        if self.governor is not None and self.nested_in is None:
+            await self.governor.begin(self)
         if saver is None:
             self.anchor = secrets.token_hex(8) if self.nested_in is None else self.nested_in.id
         elif await saver.open(self, given):
@@ -233,10 +237,10 @@ class Run:
     async def _together(self, tasks: Sequence[Task]) -> AsyncIterator[None]:
         """Run what is left to run of several tasks; yield when the sink has events."""
         items, watched = self.sink.items, bool(self.modes) and self.nested_in is None
-        self._show_start(tasks)
+        tell_start(self, tasks)
         for task in tasks:
             if task.finished:
-                self._show_end(task)
+                tell_end(self, task)
         left = [task for task in tasks if not task.finished]
         if items:
             yield
@@ -245,7 +249,7 @@ class Run:
             async for ended in self.host.each(left, self.sink if watched else None):
                 if ended is not None:
                     remaining -= 1
-                    self._show_end(ended)
+                    tell_end(self, ended)
                     if self.saver is not None and (remaining or items) and ended.finished:
                         await self.saver.finished(self, ended)
                 if items:
@@ -261,7 +265,7 @@ class Run:
             self.interrupts = tuple(one for task in stopped for one in task.interrupts)
             self.apply([task for task in tasks if task.finished])
             if "values" in self.modes and any(task.finished for task in tasks):
-                self._emit("values", self.output())
+                self.emit("values", self.output())
             self.paused = True
             return False
         ordered = sorted(tasks, key=place) if len(tasks) > 1 else tasks
@@ -273,7 +277,7 @@ class Run:
         if "values" in self.modes and any(
             key in self.graph.output_keys for _, output in ran for key, _ in output.updates
         ):
-            self._emit("values", self.output())
+            self.emit("values", self.output())
         if self.saver is not None:
             await self.saver.save(self, "loop", [node.name for node, _ in ran])
         return True
@@ -297,6 +301,8 @@ class Run:
             if self.applied is task or task.output is None:
                 return
             self.applied = task
+            if self.governor is not None:
+                self.governor.applied(task)
             updates = task.output.updates
             if task.output.unique:
                 values, channels = self.values, self.graph.channels
@@ -307,20 +313,13 @@ class Run:
         else:
             outputs = [(task.node.name, task.output.updates) for task in tasks if task.output is not None]
             apply_all(self.values, self.graph.channels, outputs)
+            if self.governor is not None:
+                for task in tasks:
+                    self.governor.applied(task)
         if self.saver is not None:
             self.saver.changed.update(
                 key for task in tasks if task.output is not None for key, _ in task.output.updates
             )
-
-    def checkpoint_saved(self, checkpoint: Checkpoint) -> None:
-        """Tell those who read ``checkpoints`` of a new one."""
-        modes = self.modes
-        if "checkpoints" in modes or "debug" in modes:
-            event = checkpoint_event(self, checkpoint)
-            if "checkpoints" in modes:
-                self._emit("checkpoints", event)
-            if "debug" in modes:
-                self._emit("debug", debug_event(self.step, "checkpoint", event))
 
     async def _breaks(self, where: frozenset[str], names: set[str], when: str) -> bool:
         """Pause at a breakpoint, unless the run was resumed from this very one."""
@@ -332,7 +331,7 @@ class Run:
             return False
         await self.saver.breakpoint(self, when)
         if "updates" in self.modes:
-            self._emit("updates", {INTERRUPT: ()})
+            self.emit("updates", {INTERRUPT: ()})
         self.paused = True
         return True
 
@@ -342,39 +341,13 @@ class Run:
         shared = {key: given[key] for key in graph.input_keys if key in given} if isinstance(given, Mapping) else given
         async for _ in run.ticks(shared):
             pass
+        if run.governor is not None:
+            task.saved["labels"] = labels_to_plain(run.governor.provenance.everything())
         return {key: value for key, value in run.result().items() if key in self.graph.channels}
 
-    def _emit(self, mode: str, data: Any) -> None:
+    def emit(self, mode: str, data: Any) -> None:
+        """Put an event of this run in."""
         self.sink.emit(self.namespace, mode, data)
-
-    def _show_start(self, tasks: Sequence[Task]) -> None:
-        modes = self.modes
-        if ("tasks" not in modes and "debug" not in modes) or tasks[0].node is self.graph.start:
-            return
-        for task in tasks:
-            event = started_event(task)
-            if "tasks" in modes:
-                self._emit("tasks", event)
-            if "debug" in modes:
-                self._emit("debug", debug_event(self.step, "task", event))
-
-    def _show_end(self, task: Task) -> None:
-        modes = self.modes
-        if not modes or (task.node is self.graph.start and not task.interrupts):
-            return
-        if task.interrupts:
-            if "updates" in modes:
-                self._emit("updates", {INTERRUPT: task.interrupts})
-            if "values" in modes:
-                self._emit("values", {**self.output(), INTERRUPT: task.interrupts})
-        elif task.finished and "updates" in modes:
-            self._emit("updates", updates_event(task))
-        if "tasks" in modes or "debug" in modes:
-            event = ended_event(task)
-            if "tasks" in modes:
-                self._emit("tasks", event)
-            if "debug" in modes:
-                self._emit("debug", debug_event(self.step, "task_result", event))
 
 
 def place(task: Task) -> tuple[int, str, int]:

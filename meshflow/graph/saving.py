@@ -15,6 +15,7 @@ from meshflow.graph.errors import InvalidRunError
 from meshflow.graph.frontier import Frontier
 from meshflow.graph.markers import END, Command, Send
 from meshflow.graph.output import Output, command_updates, existing, sendable
+from meshflow.graph.provenance import Provenance
 from meshflow.graph.records import (
     ANSWER,
     BREAKPOINT,
@@ -30,6 +31,7 @@ from meshflow.graph.records import (
     unfinished_write,
 )
 from meshflow.graph.reducers import apply_all
+from meshflow.graph.telling import tell_checkpoint
 
 if TYPE_CHECKING:
     from meshflow.graph.run import Run
@@ -96,6 +98,8 @@ class Saver:
         self.current = run.anchor = saved.checkpoint.checkpoint_id
         self.versions = dict(saved.checkpoint.values)
         self.ran = list(body["ran"])
+        if run.governor is not None and "labels" in body:
+            run.governor.provenance = Provenance.from_plain(body["labels"])
         self.pending = read_pending(saved, self.types)
         run.answers.by_id.update(self.pending.answers)
         for output in self.pending.commands:
@@ -155,6 +159,7 @@ class Saver:
             record = self.pending.unfinished.get(task_id)
             if done is not None:
                 task.output, task.routed = done, len(task.node.routers)
+                task.saved["labels"] = self.pending.labels.get(task_id)
                 self._written.add(task_id)
             elif record is not None:
                 task.answers = list(record["answers"])
@@ -185,6 +190,8 @@ class Saver:
         self.versions = {key: version for key, version in self.versions.items() if key in values}
         self.versions.update((key, made) for key in changed)
         body = {"v": VERSION, "step": run.step, "frontier": run.frontier.to_plain(), "ran": self.ran}
+        if run.governor is not None:
+            body["labels"] = run.governor.provenance.to_plain()
         metadata = {**run.settings.metadata, "source": source, "step": run.step, "run_id": run.settings.run_id}
         checkpoint = Checkpoint(
             checkpoint_id=made,
@@ -201,7 +208,7 @@ class Saver:
         self._written.clear()
         self.pending = Pending()
         self.prefilled.clear()
-        run.checkpoint_saved(checkpoint)
+        tell_checkpoint(run, checkpoint)
 
     async def finished(self, run: Run, task: Task) -> None:
         """Keep what one task of several has done: if the process dies before the others end, it is not done again."""

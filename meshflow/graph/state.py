@@ -57,6 +57,7 @@ class ThreadView:
 
     async def now(self) -> StateSnapshot:
         """Return the newest state, or that of the checkpoint that the settings name."""
+        await self._begin()
         wanted = self._settings.checkpoint_id
         saved = await self._saver.store.get(self._saver.key, wanted)
         if saved is not None:
@@ -69,6 +70,7 @@ class ThreadView:
         self, wanted: Mapping[str, Any] | None, before: str | None, limit: int | None
     ) -> AsyncIterator[StateSnapshot]:
         """Yield states, the newest first; ``wanted`` are entries that the metadata must have."""
+        await self._begin()
         key, count = self._saver.key, 0
         async for saved in self._saver.store.list(key.tenant, key.thread_id, key.namespace, before=before):
             if limit is not None and count >= limit:
@@ -83,6 +85,7 @@ class ThreadView:
     async def update(self, values: Any, as_node: str | None) -> dict[str, Any]:
         """Write a checkpoint as if a node had returned ``values``; return its config."""
         graph, saver = self._graph, self._saver
+        await self._begin()
         run = self._run()
         known = await saver.load(run, self._settings.checkpoint_id)
         if as_node == END and not values:
@@ -111,6 +114,12 @@ class ThreadView:
         run.frontier.names = sorted({*run.frontier.names, *waiting})
         run.step += 1
         return await self._save(run, [node.name])
+
+    async def _begin(self) -> None:
+        """Learn from the kernel whose threads these are, before anything of them is read."""
+        run = self._run()
+        if run.governor is not None:
+            await run.governor.begin(run)
 
     def _as_node(self, given: str | None, known: bool) -> str:
         if given is not None:
@@ -174,7 +183,7 @@ class ThreadView:
     def _task(self, task: Task) -> TaskSnapshot:
         pending = self._saver.pending
         record = pending.unfinished.get(task.id)
-        asked = pending.open
+        asked = pending.waiting
         return TaskSnapshot(
             id=task.id,
             name=task.node.name,

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
-
-from meshflow.clock import SystemClock
-from meshflow.graph.copying import copied
 from meshflow.graph.errors import InvalidRunError
-
-if TYPE_CHECKING:
-    from meshflow.checkpoint.store import Checkpoint
-    from meshflow.graph.run import Run
-    from meshflow.graph.task import Task
 
 MODES = ("values", "updates", "tasks", "checkpoints", "debug", "custom")
 INTERRUPT = "__interrupt__"
@@ -68,62 +59,6 @@ class Sink:
                 yield (namespace, mode, data) if self.listed else (namespace, data)
             else:
                 yield (mode, data) if self.listed else data
-
-
-def updates_event(task: Task) -> dict[str, Any]:
-    """Return what ``updates`` shows of a finished node: its writes, or a list of them if it wrote a key twice."""
-    output = task.output
-    updates = output.updates if output is not None else []
-    if not updates:
-        return {task.node.name: None}
-    merged = dict(updates)
-    if len(merged) == len(updates):
-        return {task.node.name: copied(merged)}
-    return {task.node.name: [{key: copied(value)} for key, value in updates]}
-
-
-def started_event(task: Task) -> dict[str, Any]:
-    """Return what ``tasks`` shows when a node begins."""
-    event: dict[str, Any] = {
-        "id": task.id,
-        "name": task.node.name,
-        "input": copied(dict(task.shown())),
-        "triggers": ["send"] if task.index is not None else ["edge"],
-    }
-    if task.node.metadata:
-        event["metadata"] = dict(task.node.metadata)
-    return event
-
-
-def ended_event(task: Task) -> dict[str, Any]:
-    """Return what ``tasks`` shows when a node has ended."""
-    updates = task.output.updates if task.output is not None and not task.interrupts else []
-    return {
-        "id": task.id,
-        "name": task.node.name,
-        "error": repr(task.error) if task.error is not None else None,
-        "result": copied(dict(updates)),
-        "interrupts": [{"value": one.value, "id": one.id} for one in task.interrupts],
-    }
-
-
-def checkpoint_event(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what ``checkpoints`` shows of a checkpoint that was just saved."""
-    thread = {"thread_id": run.settings.thread_id, "checkpoint_ns": "|".join(run.namespace)}
-    parent = checkpoint.parent_id
-    frontier = run.frontier
-    return {
-        "config": {"configurable": {**thread, "checkpoint_id": checkpoint.checkpoint_id}},
-        "parent_config": {"configurable": {**thread, "checkpoint_id": parent}} if parent is not None else None,
-        "values": run.output(),
-        "metadata": orjson.loads(checkpoint.metadata),
-        "next": [*(send.node for send in frontier.sends), *frontier.names],
-    }
-
-
-def debug_event(step: int, kind: str, payload: Any) -> dict[str, Any]:
-    """Return an event of ``debug``: the others' payloads, with the superstep, the time and the kind."""
-    return {"step": step, "timestamp": timestamp(SystemClock().now_us()), "type": kind, "payload": payload}
 
 
 def timestamp(microseconds: int) -> str:

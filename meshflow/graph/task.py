@@ -83,6 +83,11 @@ class Task:
         return hashlib.sha256(place.encode()).hexdigest()[:32]
 
     @property
+    def step_id(self) -> str:
+        """The id of the node's step, for people and for the ledger."""
+        return f"{self.run.step + 1:04d}-{self.node.name}-{self.id[:16]}"
+
+    @property
     def finished(self) -> bool:
         """Whether the node and its routers are done and nothing else stands in the way."""
         return (
@@ -206,7 +211,7 @@ class Task:
             run_id=run.settings.run_id,
             thread_id=run.settings.thread_id,
             task_id=task_id,
-            idempotency_key=f"{run.settings.run_id}:{task_id}",
+            idempotency_key=f"{run.settings.run_id}:{self.step_id}",
             remaining_steps=run.steps_left,
             context=run.settings.context,
             config=run.settings.config_for(self),

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, overload
 from meshflow.clock import Clock, SystemClock
 from meshflow.config.load import config_from_mapping, load_config
 from meshflow.config.models import Config
+from meshflow.facts import TaintLabels
+from meshflow.kernel import followup
 from meshflow.kernel.ask import describe
 from meshflow.kernel.core import Core
 from meshflow.kernel.explain import Explanation, explain
@@ -118,6 +120,21 @@ class StepRuntime:
         if not core.started:
             await core.start()
         return await explain(core, self._state(core, node_input))
+
+    async def tenant_of(self, node_input: NodeInput) -> str | None:
+        """Return the tenant that stages 1 and 2 give a step, without counting it; None where they deny it."""
+        core = self._core
+        if not core.started:
+            await core.start()
+        return await followup.tenant_of(core, self._state(core, node_input))
+
+    def labels_of(self, outcome: RuntimeOutcome) -> TaintLabels | None:
+        """Return the labels of what a step put out, for the steps that will read it."""
+        return followup.labels_of(self._core, outcome)
+
+    async def next_attempt(self, run_id: str, step_id: str) -> int:
+        """Return the number for the next try of a step, by what is on record."""
+        return await followup.next_attempt(self._core, run_id, step_id)
 
     def session(self, **shared: Any) -> Session:
         """Return a session whose steps share the fields given, and a run."""

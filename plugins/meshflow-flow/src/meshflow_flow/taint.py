@@ -105,6 +105,11 @@ class TaintPlugin(Plugin[FlowSettings]):
             labels = join(labels, handed)
         self._memory.remember(context.tenant_id or "", record.run_id, record.step_id, labels)
 
+    def labels_of(self, tenant_id: str, run_id: str, step_id: str) -> TaintLabels | None:
+        """Return the labels of what a step put out, while they are remembered."""
+        run = self._memory.run(tenant_id, run_id)
+        return run.of(step_id) if run is not None else None
+
     def _input_labels(self, context: StepContext) -> TaintLabels | Decision:
         step = context.step
         run = self._memory.run(context.tenant_id or "", context.run_id)

@@ -1,0 +1,117 @@
+"""Tell those who read a run's events of what its nodes do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from meshflow.clock import SystemClock
+from meshflow.graph.copying import copied
+from meshflow.graph.stream import INTERRUPT, timestamp
+
+if TYPE_CHECKING:
+    from meshflow.checkpoint.store import Checkpoint
+    from meshflow.graph.run import Run
+    from meshflow.graph.task import Task
+
+
+def tell_start(run: Run, tasks: Sequence[Task]) -> None:
+    """Tell that a superstep's nodes begin."""
+    modes = run.modes
+    if ("tasks" not in modes and "debug" not in modes) or tasks[0].node is run.graph.start:
+        return
+    for task in tasks:
+        event = started_event(task)
+        if "tasks" in modes:
+            run.emit("tasks", event)
+        if "debug" in modes:
+            run.emit("debug", debug_event(run.step, "task", event))
+
+
+def tell_end(run: Run, task: Task) -> None:
+    """Tell that a node has ended, or has stopped with a question."""
+    modes = run.modes
+    if not modes or (task.node is run.graph.start and not task.interrupts):
+        return
+    if task.interrupts:
+        if "updates" in modes:
+            run.emit("updates", {INTERRUPT: task.interrupts})
+        if "values" in modes:
+            run.emit("values", {**run.output(), INTERRUPT: task.interrupts})
+    elif task.finished and "updates" in modes:
+        run.emit("updates", updates_event(task))
+    if "tasks" in modes or "debug" in modes:
+        event = ended_event(task)
+        if "tasks" in modes:
+            run.emit("tasks", event)
+        if "debug" in modes:
+            run.emit("debug", debug_event(run.step, "task_result", event))
+
+
+def tell_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
+    """Tell that a checkpoint was saved."""
+    modes = run.modes
+    if "checkpoints" in modes or "debug" in modes:
+        event = checkpoint_event(run, checkpoint)
+        if "checkpoints" in modes:
+            run.emit("checkpoints", event)
+        if "debug" in modes:
+            run.emit("debug", debug_event(run.step, "checkpoint", event))
+
+
+def updates_event(task: Task) -> dict[str, Any]:
+    """Return what ``updates`` shows of a finished node: its writes, or a list of them if it wrote a key twice."""
+    output = task.output
+    updates = output.updates if output is not None else []
+    if not updates:
+        return {task.node.name: None}
+    merged = dict(updates)
+    if len(merged) == len(updates):
+        return {task.node.name: copied(merged)}
+    return {task.node.name: [{key: copied(value)} for key, value in updates]}
+
+
+def started_event(task: Task) -> dict[str, Any]:
+    """Return what ``tasks`` shows when a node begins."""
+    event: dict[str, Any] = {
+        "id": task.id,
+        "name": task.node.name,
+        "input": copied(dict(task.shown())),
+        "triggers": ["send"] if task.index is not None else ["edge"],
+    }
+    if task.node.metadata:
+        event["metadata"] = dict(task.node.metadata)
+    return event
+
+
+def ended_event(task: Task) -> dict[str, Any]:
+    """Return what ``tasks`` shows when a node has ended."""
+    updates = task.output.updates if task.output is not None and not task.interrupts else []
+    return {
+        "id": task.id,
+        "name": task.node.name,
+        "error": repr(task.error) if task.error is not None else None,
+        "result": copied(dict(updates)),
+        "interrupts": [{"value": one.value, "id": one.id} for one in task.interrupts],
+    }
+
+
+def checkpoint_event(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what ``checkpoints`` shows of a checkpoint that was just saved."""
+    thread = {"thread_id": run.settings.thread_id, "checkpoint_ns": "|".join(run.namespace)}
+    parent = checkpoint.parent_id
+    frontier = run.frontier
+    return {
+        "config": {"configurable": {**thread, "checkpoint_id": checkpoint.checkpoint_id}},
+        "parent_config": {"configurable": {**thread, "checkpoint_id": parent}} if parent is not None else None,
+        "values": run.output(),
+        "metadata": orjson.loads(checkpoint.metadata),
+        "next": [*(send.node for send in frontier.sends), *frontier.names],
+    }
+
+
+def debug_event(step: int, kind: str, payload: Any) -> dict[str, Any]:
+    """Return an event of ``debug``: the others' payloads, with the superstep, the time and the kind."""
+    return {"step": step, "timestamp": timestamp(SystemClock().now_us()), "type": kind, "payload": payload}

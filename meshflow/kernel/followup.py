@@ -1,0 +1,48 @@
+"""What those who drive the steps of a run ask between them: whose it is, what they carry on, how often they ran."""
+
+from __future__ import annotations
+
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.kernel.ask import drive
+from meshflow.kernel.core import Core
+from meshflow.kernel.gate import Passage
+from meshflow.record import RuntimeOutcome
+from meshflow.step import Purpose, StepState
+
+
+async def tenant_of(core: Core, state: StepState) -> str | None:
+    """Return the tenant that stages 1 and 2 give a step, counting nothing; None where they deny it."""
+    state.purpose = Purpose.EXPLAIN
+    passage = Passage(core.base, state, explaining=True)
+    await drive(state.asking, passage.pass_gates(passage.pipeline.entry))
+    return None if passage.denial is not None else passage.context.tenant_id
+
+
+def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:
+    """Return the labels of what a step put out.
+
+    The taint provider knows them while it remembers the step (``labels_of``). Where it does not, they are those of the
+    step's input as recorded, and nothing more can be said; None for a step that was denied before it had any.
+    """
+    record = outcome.record
+    for choice in core.base.choices:
+        if choice.stage.hook != "propagate_taint":
+            continue
+        for slot in choice.slots:
+            known = getattr(slot.provider.plugin, "labels_of", None)
+            found = known(record.tenant_id, record.run_id, record.step_id) if callable(known) else None
+            if isinstance(found, TaintLabels):
+                return found
+    if record.origin is None or record.confidentiality is None:
+        return None
+    return TaintLabels(Origin[record.origin.upper()], Confidentiality[record.confidentiality.upper()])
+
+
+async def next_attempt(core: Core, run_id: str, step_id: str) -> int:
+    """Return the number for the next try of a step, by what the ledger behind stage 14 holds; 1 without a ledger."""
+    for binding in core.base.audit:
+        ask_ledger = getattr(getattr(binding.provider.plugin, "ledger", None), "next_attempt", None)
+        if callable(ask_ledger):
+            number = await ask_ledger(run_id, step_id)
+            return int(number)
+    return 1
