@@ -12,7 +12,7 @@ from yaml.reader import ReaderError
 
 from meshflow.config.interpolate import MAX_TEXT, InterpolationError, interpolate
 from meshflow.config.problems import Problem, raise_problems
-from meshflow.config.source import MAX_DEPTH, MAX_NODES, SettingPath, Source, shown
+from meshflow.config.source import MAX_DEPTH, MAX_NODES, SettingPath, Source, TextMark, shown
 from meshflow.errors import ConfigError
 
 _YAML = "tag:yaml.org,2002:"
@@ -55,19 +55,23 @@ class _Composer(yaml.SafeLoader):
         return node
 
 
-def read_yaml(text: str, name: str, environ: Mapping[str, str]) -> tuple[Any, Source]:
-    """Return the document's value and where each part of it stands; ConfigError for anything but one plain document."""
+def read_yaml(text: str, name: str, environ: Mapping[str, str] | None, *, columns: bool = False) -> tuple[Any, Source]:
+    """Return the document's value and where each part of it stands; ConfigError for anything but one plain document.
+
+    Without ``environ`` a ``${NAME}`` is text like any other. With ``columns`` places have a column besides their line.
+    """
     if len(text) > MAX_TEXT:
         raise ConfigError(f"more than {MAX_TEXT} characters", where=name)
-    node = _compose(text, name)
-    builder = _Builder(name, environ)
+    node = _compose(text, name, columns)
+    builder = _Builder(name, environ, columns)
     value = None if node is None else builder.build(node, ())
-    source = Source(name, builder.lines, builder.variables)
+    source = Source(name, builder.lines, builder.variables, columns=builder.columns, texts=builder.texts)
     raise_problems(builder.problems, source)
     return value, source
 
 
-def _compose(text: str, name: str) -> yaml.Node | None:
+def _compose(text: str, name: str, columns: bool) -> yaml.Node | None:
+    column = 0
     try:
         loader = _Composer(text)
         return loader.get_single_node()
@@ -76,6 +80,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, problem = (mark.line + 1 if mark else 1), error.problem or "cannot be read"
+        column = mark.column + 1 if mark else 0
     except (ValueError, OverflowError):
         # PyYAML turns the digits of an escape or a %YAML directive into a number without checking them.
         line, problem = 1, "an escape or directive holds a number out of range"
@@ -83,18 +88,22 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         problem = "a second document starts here, and a file is one document"
     if any("${" in part for part in text.split("\n")[line - 1 : line]):
         problem += "; inside [ ] and { }, ${NAME} must stand in quotes"
-    raise ConfigError(f"not valid YAML: {problem}", where=f"{name}:{line}")
+    where = f"{name}:{line}:{column}" if columns and column else f"{name}:{line}"
+    raise ConfigError(f"not valid YAML: {problem}", where=where)
 
 
 class _Builder:
     """Turns composed nodes into values; aliases are expanded, and counted each time."""
 
-    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environ: Mapping[str, str] | None, columns: bool) -> None:
         self.lines: dict[SettingPath, int] = {}
+        self.columns: dict[SettingPath, int] = {}
+        self.texts: dict[SettingPath, TextMark] = {}
         self.variables: dict[SettingPath, tuple[str, ...]] = {}
         self.problems: list[Problem] = []
         self._name = name
         self._environ = environ
+        self._with_columns = columns
         self._open: set[int] = set()
         self._count = 0
         self._interpolated = 0
@@ -115,6 +124,12 @@ class _Builder:
 
     def _child(self, place: yaml.Node, node: yaml.Node, path: SettingPath) -> Any:
         self.lines[path] = place.start_mark.line + 1
+        if self._with_columns:
+            self.columns[path] = place.start_mark.column + 1
+            if isinstance(node, yaml.ScalarNode):
+                # In a block ("|" or ">") the text begins in the line after the mark, and indented.
+                mark = node.start_mark
+                self.texts[path] = TextMark(mark.line + 1, mark.column + 1, node.style or "")
         return self.build(node, path)
 
     def _enter(self, node: yaml.Node, path: SettingPath) -> None:
@@ -206,6 +221,8 @@ class _Builder:
             raise self._error(node, path, f"{shown(node.value)} is not a number that a setting can have") from None
 
     def _text(self, node: yaml.ScalarNode, path: SettingPath) -> str:
+        if self._environ is None:
+            return self._checked_text(node, path, node.value)
         try:
             text, names = interpolate(node.value, self._environ)
         except InterpolationError as error:
@@ -214,9 +231,13 @@ class _Builder:
         if names:
             self.variables[path] = names
             self._interpolated += len(text)
-        wrong = check_scalar(text)
         if self._interpolated > MAX_TEXT:
-            wrong = f"values from the environment come to more than {MAX_TEXT} characters"
+            message = f"values from the environment come to more than {MAX_TEXT} characters"
+            raise self._error(node, path, message)
+        return self._checked_text(node, path, text)
+
+    def _checked_text(self, node: yaml.Node, path: SettingPath, text: str) -> str:
+        wrong = check_scalar(text)
         if wrong:
             raise self._error(node, path, wrong)
         return text
@@ -224,4 +245,6 @@ class _Builder:
     def _error(self, node: yaml.Node, path: SettingPath, message: str) -> ConfigError:
         self.lines.setdefault(path, node.start_mark.line + 1)
         where = f"{self._name}:{node.start_mark.line + 1}"
+        if self._with_columns:
+            where += f":{node.start_mark.column + 1}"
         return Problem(path, message).error(Source(self._name, self.lines), where)

@@ -23,6 +23,11 @@ __all__ = ["Config", "config_from_mapping", "load_config", "parse_config"]
 def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Config:
     """Read a file; relative paths in it start from its folder. ``environ`` defaults to the process's environment."""
     name = os.fspath(path)
+    return parse_config(read_text(name), name=name, base=Path(name).absolute().parent, environ=environ)
+
+
+def read_text(name: str) -> str:
+    """Return what a file holds; ConfigError for one that cannot be read, is too long, or is no text."""
     data = b""
     try:
         with open(name, "rb") as file:
@@ -37,7 +42,7 @@ def load_config(path: str | Path, *, environ: Mapping[str, str] | None = None) -
         raise ConfigError("cannot read the file: its name holds a NUL character", where=shown(name)) from error
     if len(data) > MAX_TEXT:
         raise ConfigError(f"more than {MAX_TEXT} bytes", where=name)
-    return parse_config(text, name=name, base=Path(name).absolute().parent, environ=environ)
+    return text
 
 
 def parse_config(

@@ -40,14 +40,16 @@ _SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and the path of the setting."""
+    """One thing that is wrong, and the path of the setting; ``where`` is set where the place is known more closely."""
 
     path: SettingPath
     message: str
+    where: str = ""
 
     def error(self, source: Source, where: str = "") -> ConfigError:
         """Return the error that names file, line and path."""
-        return ConfigError(self.message, where=where or source.where(self.path), path=dotted(source.written(self.path)))
+        where = where or self.where or source.where(self.path)
+        return ConfigError(self.message, where=where, path=dotted(source.written(self.path)))
 
 
 def raise_problems(problems: Iterable[Problem], source: Source) -> None:
@@ -90,13 +92,26 @@ def validate(
 
     ``locate`` turns a path within the data into the path of the file.
     """
+    made, problems = try_validate(model, data, source, locate)
+    raise_problems(problems, source)
+    if made is None:
+        raise AssertionError("a ValidationError without errors")
+    return made
+
+
+def try_validate(
+    model: type[ModelT],
+    data: Any,
+    source: Source,
+    locate: Callable[[SettingPath], SettingPath] = lambda path: path,
+) -> tuple[ModelT | None, list[Problem]]:
+    """Do the same for a part of a file, and return what is wrong with it instead of raising."""
     try:
-        return model.model_validate(data)
+        return model.model_validate(data), []
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # Raised outside the handler: pydantic's error quotes the values and may not hang on ours as its context.
-    raise_problems((_problem(detail, model, data, source, locate) for detail in details), source)
-    raise AssertionError("a ValidationError without errors")
+    # Outside the handler: pydantic's error quotes the values and may not hang on one of ours as its context.
+    return None, [_problem(detail, model, data, source, locate) for detail in details[:_MAX_COLLECTED]]
 
 
 def _problem(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 SettingPath: TypeAlias = tuple[str | int, ...]
 
@@ -50,17 +50,28 @@ def leaves(value: Any, path: SettingPath = ()) -> Iterator[tuple[SettingPath, An
         yield path, value
 
 
+class TextMark(NamedTuple):
+    """Where a single value begins: its line and column, and the quotes or the block sign before it, if any."""
+
+    line: int
+    column: int
+    style: str
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Source:
     """A file (or another origin of settings) and what is known of the places in it.
 
-    ``origins`` maps a path of a tenant's merged view to the path that the operator wrote.
+    ``origins`` maps a path of a tenant's merged view to the path that the operator wrote. ``columns`` and ``texts`` are
+    kept only where they were asked for.
     """
 
     name: str
     lines: Mapping[SettingPath, int] = field(default_factory=dict)
     variables: Mapping[SettingPath, tuple[str, ...]] = field(default_factory=dict)
     origins: Mapping[SettingPath, SettingPath] = field(default_factory=dict)
+    columns: Mapping[SettingPath, int] = field(default_factory=dict)
+    texts: Mapping[SettingPath, TextMark] = field(default_factory=dict)
 
     def written(self, path: SettingPath) -> SettingPath:
         """Return the path under which the operator wrote this setting."""
@@ -72,17 +83,34 @@ class Source:
 
     def line(self, path: SettingPath) -> int:
         """Return the line of the setting, or of the nearest one around it; 0 when no line is known."""
-        path = self.written(path)
-        for length in range(len(path), 0, -1):
-            line = self.lines.get(path[:length])
-            if line is not None:
-                return line
-        return 0
+        return self.lines.get(self._known(path), 0)
 
     def where(self, path: SettingPath) -> str:
-        """Return ``meshflow.yaml:14``, or the name alone when no line is known."""
-        line = self.line(path)
-        return f"{self.name}:{line}" if line else self.name
+        """Return ``meshflow.yaml:14``, with ``:3`` where columns are kept, or the name alone when no line is known."""
+        known = self._known(path)
+        line, column = self.lines.get(known), self.columns.get(known)
+        if line is None:
+            return self.name
+        return f"{self.name}:{line}" if column is None else f"{self.name}:{line}:{column}"
+
+    def where_in(self, path: SettingPath, line: int, column: int) -> str:
+        """Return the place of a character of a text, counted from 1 within it; that of the text where it is folded."""
+        mark = self.texts.get(path)
+        if mark is None or line < 1 or column < 1 or mark.style == ">":
+            return self.where(path)
+        if mark.style == "|":
+            return f"{self.name}:{mark.line + line}"
+        if line > 1:
+            return self.where(path)
+        return f"{self.name}:{mark.line}:{mark.column + len(mark.style) + column - 1}"
+
+    def _known(self, path: SettingPath) -> SettingPath:
+        """Return the path of the setting, or of the nearest one around it, whose line is known."""
+        path = self.written(path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return path[:length]
+        return ()
 
     def variables_in(self, path: SettingPath, value: Any) -> list[tuple[str, str]]:
         """Return (text that came from the environment, its variables) for each such text in the value at ``path``."""
