@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -61,7 +61,7 @@ def raise_problems(problems: Iterable[Problem], source: Source) -> None:
     texts = [str(problem.error(source)) for problem in ordered[1:_MAX_PROBLEMS]]
     if len(ordered) > _MAX_PROBLEMS:
         texts.append(f"and {len(ordered) - _MAX_PROBLEMS} more")
-    raise Problem(ordered[0].path, "\n".join([ordered[0].message, *texts])).error(source)
+    raise replace(ordered[0], message="\n".join([ordered[0].message, *texts])).error(source)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from meshflow.workflow.expressions.tree import Call, Constant, Loop, Tree, child
 from meshflow.workflow.plain import NotPlainError, Plain, plain
 
 MAX_EXPRESSION = 4_000
+_SHOWN = 80
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.+)")
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _NODE = re.compile(r"nodes\.([A-Za-z_][A-Za-z0-9_]*)")
@@ -83,6 +84,8 @@ class Scope:
     def _explained(self, message: str) -> ExpressionError:
         found = _ERROR.search(message)
         if found is None:
+            if "recursion limit" in message:
+                return ExpressionError("is nested too deeply")
             return ExpressionError(message.partition(" [")[0].partition(": ")[2][:200] or message[:200])
         line, column, text = max(0, int(found[1])), max(0, int(found[2])), found[3].partition(" (in container")[0]
         undeclared = _UNDECLARED.search(text)
@@ -90,7 +93,7 @@ class Scope:
             text = self._unknown(undeclared[1])
         elif "Exceeded max recursion depth" in text:
             text = "is nested too deeply"
-        return ExpressionError(text[:300], line, column)
+        return ExpressionError(text.partition(" expecting {")[0][:300], line, column)
 
     def _unknown(self, name: str) -> str:
         nodes = {found[1] for found in map(_NODE.match, self.variables) if found}
@@ -148,6 +151,13 @@ class Expression:
         if kind in ("ERROR", "UNKNOWN"):
             raise EvaluationError("expression_error", f"{self.source!r}: {_reason(str(value))}")
         return value
+
+
+def about(source: str, message: str) -> str:
+    """Return what is said of an expression, with the expression before it, cut where it is long."""
+    text = " ".join(source.split())
+    joined = message if message.startswith(("is ", "may ", "must ", "has ")) else f": {message}"
+    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'!r}{'' if joined[0] == ':' else ' '}{joined}"
 
 
 def _check_patterns(tree: Tree) -> None:

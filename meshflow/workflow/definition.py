@@ -1,0 +1,104 @@
+"""WorkflowDefinition: a workflow that has been checked whole, read from YAML and written as YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meshflow.config.document import read_yaml
+from meshflow.config.load import read_text
+from meshflow.config.problems import raise_problems
+from meshflow.config.source import Source
+from meshflow.errors import ConfigError
+from meshflow.workflow.plain import NotPlainError, plain
+from meshflow.workflow.plan import Plan
+from meshflow.workflow.reading import Reader
+from meshflow.workflow.writing import to_yaml
+
+_NAME = "workflow"
+
+
+class WorkflowDefinition:
+    """A workflow: nodes, edges, conditions and data flow, checked before anything runs.
+
+    Two are equal if they say the same, whatever their files look like. A definition does not change, holds no runtime
+    and no handlers, and may be run any number of times, also at once.
+    """
+
+    __slots__ = ("plan",)
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @classmethod
+    def from_yaml(cls, source: str | Path, *, allow_imports: bool = False) -> WorkflowDefinition:
+        """Read a file, or YAML text (a str with a line break in it).
+
+        ConfigError lists what is wrong, one a line, with file, line and column. ``allow_imports`` permits nodes to name
+        a Python function by its import path, which gives whoever writes the file the rights of this process.
+        """
+        if isinstance(source, str) and "\n" in source:
+            return cls._of(*read_yaml(source, _NAME, None, columns=True), allow_imports)
+        name = os.fspath(source)
+        return cls._of(*read_yaml(read_text(name), name, None, columns=True), allow_imports)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, allow_imports: bool = False) -> WorkflowDefinition:
+        """Take a definition made in Python: what a file would hold, as plain data. Errors have paths and no lines."""
+        try:
+            copied = plain(mapping).value
+        except NotPlainError as error:
+            raise ConfigError(str(error), where=_NAME) from None
+        return cls._of(copied, Source(_NAME), allow_imports)
+
+    @classmethod
+    def _of(cls, value: Any, source: Source, allow_imports: bool) -> WorkflowDefinition:
+        if not isinstance(value, Mapping):
+            raise ConfigError("should be a mapping with nodes and edges", where=source.name)
+        reader = Reader(source, allow_imports)
+        plan = reader.workflow(value)
+        raise_problems(reader.problems, source)
+        if plan is None:
+            raise ConfigError("the workflow cannot be read", where=source.name)
+        return cls(plan)
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self.plan.name
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes, each after all that lead to it."""
+        return self.plan.shape.order
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what the definition says; the same for every file that says the same."""
+        return self.plan.digest
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the definition as plain data of the caller's own."""
+        copied: dict[str, Any] = plain(self.plan.mapping).value
+        return copied
+
+    def to_yaml(self, path: str | Path | None = None) -> str:
+        """Return the definition as YAML, and write it to ``path`` if one is given.
+
+        Everything that it says is there; comments, anchors, and the shorthand of a chain of edges are not.
+        """
+        text = to_yaml(self.plan.mapping)
+        if path is not None:
+            Path(path).write_text(text, "utf-8")
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkflowDefinition) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<WorkflowDefinition {self.name!r} of {len(self.nodes)} nodes>"
