@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from meshflow.policy.policy import Policy
     from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
     from meshflow.step import Metered, NodeInput, current_step
+    from meshflow.workflow.definition import WorkflowDefinition
+    from meshflow.workflow.result import WorkflowResult
 
 __version__ = "2.0.0"
 
@@ -59,13 +61,15 @@ _HOME = {
     "Metered": "meshflow.step",
     "NodeInput": "meshflow.step",
     "current_step": "meshflow.step",
+    "WorkflowDefinition": "meshflow.workflow.definition",
+    "WorkflowResult": "meshflow.workflow.result",
 }
 
 __all__ = [
     "END", "START", "Agent", "AgentResult", "CachePolicy", "Command", "ConfigError", "Decision", "Effect",
     "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation", "Overwrite", "PluginError", "Policy",
     "ReplayLedger", "RetryPolicy", "RunDiff", "RuntimeOutcome", "Send", "StateGraph", "Status", "StepDeniedError",
-    "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "add", "current_step", "first", "interrupt", "last",
+    "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "WorkflowDefinition", "WorkflowResult", "add", "current_step", "first", "interrupt", "last",
     "node", "tool",
 ]  # fmt: skip
 

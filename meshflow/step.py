@@ -55,7 +55,8 @@ class NodeInput:
     of its arguments.
     ``estimate_usd`` bounds what the step may cost and is reserved before it runs. ``risk`` may raise the tier that a
     tool declares, never lower it. ``reads`` names earlier steps of the run whose labels the input carries.
-    ``resume`` marks a step that waited for a person and is handed in again.
+    ``ask`` is what a person is asked before the step runs: with it the step waits for an approval, whatever the gates
+    say. ``resume`` marks a step that waited for a person and is handed in again.
     """
 
     node_id: str
@@ -77,6 +78,7 @@ class NodeInput:
     labels: TaintLabels | None = None
     reads: tuple[str, ...] = ()
     timeout_ms: int | None = None
+    ask: str | None = None
     resume: bool = False
     metadata: Mapping[str, Any] = field(default_factory=_nothing)
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from meshflow.config.models import ApprovalsConfig
+from meshflow.decision import Effect
 from meshflow.digest import arguments_digest, new_salt
 from meshflow.kernel.gate import Passage
-from meshflow.record import ApprovalRequest
+from meshflow.record import ApprovalRequest, StageResult
 from meshflow.step import Approval, StepState, folded_name
+
+
+def ask_for_caller(passage: Passage, question: str) -> None:
+    """Escalate because the caller itself wants a person to approve: ``NodeInput.ask``."""
+    reason = question or "the caller asks for a person's approval"
+    passage.note(StageResult("approval", "kernel", Effect.ESCALATE, "approval.asked", reason))
+    passage.escalations.append(("approval.asked", reason))
 
 
 def request_approval(passage: Passage, rules: ApprovalsConfig, *, holds_output: bool = False) -> ApprovalRequest:

@@ -32,6 +32,7 @@ CODES: dict[str, str] = {
     "output_guardrails.too_late": "A provider would change a stream that has already been released.",
     "audit_ledger.intent_failed": "The intent could not be written, so the step did not run.",
     "audit_ledger.record_failed": "The record could not be written, so the output is withheld.",
+    "approval.asked": "The caller wants a person to approve the step before it runs; this code comes with escalate.",
     "approval.granted": "A person approved the step; this code comes with allow.",
     "approval.pending": "The step was handed in again before a person decided.",
     "approval.unreadable": "The audit provider could not say whether a person decided.",

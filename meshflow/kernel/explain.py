@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshflow.kernel.approve import ask_for_caller
 from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
 from meshflow.kernel.flow import enter_tenant
@@ -37,6 +38,8 @@ async def explain(core: Core, state: StepState) -> Explanation:
     passage = Passage(core.base, state, explaining=True)
     await drive(state.asking, passage.pass_gates(passage.pipeline.entry))
     await drive(state.asking, passage.pass_gates(enter_tenant(core, passage)))
+    if state.step.ask is not None:
+        ask_for_caller(passage, state.step.ask)
     status, (code, reason) = Status.COMPLETED, ("", "")
     if passage.denial is not None:
         status, (code, reason) = Status.DENIED, passage.denial

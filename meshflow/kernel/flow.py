@@ -10,7 +10,7 @@ from typing import Any
 
 from meshflow.decision import Decision, Effect
 from meshflow.facts import RiskTier
-from meshflow.kernel.approve import objection, request_approval, same_principal
+from meshflow.kernel.approve import ask_for_caller, objection, request_approval, same_principal
 from meshflow.kernel.ask import ask, describe, drive
 from meshflow.kernel.bind import Binding, Failure
 from meshflow.kernel.core import Core
@@ -92,6 +92,8 @@ class Flow:
         await passage.pass_gates(passage.pipeline.entry)
         if passage.denial is None:
             await passage.pass_gates(enter_tenant(self.core, passage))
+        if passage.denial is None and self.state.step.ask is not None:
+            ask_for_caller(passage, self.state.step.ask)
         if passage.denial is None and self.state.approval is not None:
             self._judge_approval(self.state.approval)
         if self._stopped() or not await self._intend():

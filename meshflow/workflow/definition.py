@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshflow.config.document import read_yaml
 from meshflow.config.load import read_text
@@ -15,7 +15,16 @@ from meshflow.errors import ConfigError
 from meshflow.workflow.plain import NotPlainError, plain
 from meshflow.workflow.plan import Plan
 from meshflow.workflow.reading import Reader
+from meshflow.workflow.run.launch import Launch
 from meshflow.workflow.writing import to_yaml
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from meshflow.kernel.runtime import StepRuntime
+    from meshflow.workflow.registry import Registry
+    from meshflow.workflow.result import NodeResult, WorkflowResult
+    from meshflow.workflow.run.memory import Memory
 
 _NAME = "workflow"
 
@@ -93,6 +102,42 @@ class WorkflowDefinition:
         if path is not None:
             Path(path).write_text(text, "utf-8")
         return text
+
+    async def run(
+        self, input: Any = None, *, runtime: StepRuntime | None = None, run_id: str | None = None,
+        registry: Registry | None = None, runtimes: Mapping[str, StepRuntime] | None = None, agent_id: str = "local",
+        credential: str | None = None, tenant: str | None = None, memory: Memory | None = None,
+        cancel: asyncio.Event | None = None, on_node: Callable[[NodeResult], None] | None = None,
+    ) -> WorkflowResult:  # fmt: skip
+        """Run the workflow, every node as a governed step, and return how it ended; nothing is raised for a denial.
+
+        Without ``runtime`` one with every default is made for the run. ``registry`` holds what nodes call by name,
+        ``runtimes`` what they are governed by if they name another. ``cancel`` ends the run early once it is set;
+        ``memory`` keeps each step's outcome beside the ledger; ``on_node`` is told of each node that ended.
+
+        ConfigError for what is wrong before the first step: an input that does not match, a name that nothing goes by.
+        """
+        return await Launch(
+            self.plan, input, run_id, runtime, runtimes or {}, registry, agent_id, credential, tenant, memory, cancel,
+            on_node,
+        ).go()  # fmt: skip
+
+    async def resume(
+        self, run_id: str, *, runtime: StepRuntime | None = None, registry: Registry | None = None,
+        runtimes: Mapping[str, StepRuntime] | None = None, agent_id: str = "local", credential: str | None = None,
+        tenant: str | None = None, memory: Memory | None = None, cancel: asyncio.Event | None = None,
+        on_node: Callable[[NodeResult], None] | None = None, retry_failed: bool = False,
+    ) -> WorkflowResult:  # fmt: skip
+        """Go on with a run that paused or was cut off, without doing again what is finished.
+
+        What was done is read from the runtime's ledger, or asked of ``memory``. A step that had begun and whose end is
+        not on record is done again if it is idempotent or reads only; else it waits for a person. With
+        ``retry_failed`` steps that failed or were denied are tried again as well.
+        """
+        return await Launch(
+            self.plan, None, run_id, runtime, runtimes or {}, registry, agent_id, credential, tenant, memory, cancel,
+            on_node, resume=True, retry_failed=retry_failed,
+        ).go()  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WorkflowDefinition) and self.digest == other.digest

@@ -12,6 +12,7 @@ import orjson
 
 from meshflow.config.source import SettingPath, Source
 from meshflow.workflow.expressions import Expression
+from meshflow.workflow.input_schema import InputSchema
 from meshflow.workflow.spec import Document, Edge, Limits, Node
 from meshflow.workflow.template import Template
 from meshflow.workflow.topology import Topology
@@ -53,6 +54,7 @@ class Plan:
     mapping: Mapping[str, Any]
     source: Source = field(compare=False)
     root: SettingPath = ()
+    schema: InputSchema | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +71,6 @@ class Plan:
         """SHA-256 over the canonical form of the definition, as hex: two files that say the same have the same."""
         return sha256(orjson.dumps(self.mapping, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
-    def where(self, name: str) -> str:
-        """Return file, line and column of a node."""
-        return self.source.where((*self.root, "nodes", name))
+    def where(self, path: SettingPath) -> str:
+        """Return file, line and column of a part."""
+        return self.source.where(path)

@@ -11,7 +11,9 @@ from typing import Any
 from meshflow.config.names import field_names
 from meshflow.config.problems import Problem, try_validate, unknown
 from meshflow.config.source import SettingPath, Source, shown
+from meshflow.errors import ConfigError
 from meshflow.workflow.compiling import Compiler
+from meshflow.workflow.input_schema import InputSchema
 from meshflow.workflow.plan import Plan, PlannedNode
 from meshflow.workflow.spec import NODE_TYPES, Document, Edge, Node
 from meshflow.workflow.spec.base import NODE_NAME, RESERVED
@@ -57,12 +59,23 @@ class Reader:
         planned = {name: compiler.node(node) for name, node in known.items()}
         conditions = compiler.conditions(edges, places)
         output = compiler.output()
+        schema = self._input_schema(document, root)
         if len(self.problems) > before:
             return None
         mapping = _mapping(document, planned, edges)
         return Plan(
-            document, planned, tuple(edges), shape, conditions, compiler.state_types, output, mapping, self.source, root
-        )
+            document, planned, tuple(edges), shape, conditions, compiler.state_types, output, mapping, self.source,
+            root, schema,
+        )  # fmt: skip
+
+    def _input_schema(self, document: Document, root: SettingPath) -> InputSchema | None:
+        if document.input is None or document.input.schema_ is None:
+            return None
+        try:
+            return InputSchema(document.input.schema_)
+        except ConfigError as error:
+            self.problems.append(Problem((*root, "input", "schema"), error.problem))
+            return None
 
     def _part(self, model: Any, data: Any, path: SettingPath) -> Any:
         made, problems = try_validate(model, data, self.source, lambda inside: (*path, *inside))

@@ -9,6 +9,7 @@ from meshflow.plugin import (
     Decision,
     Finding,
     Host,
+    NodeInput,
     Origin,
     Plugin,
     Principal,
@@ -109,6 +110,10 @@ class TaintPlugin(Plugin[FlowSettings]):
         """Return the labels of what a step put out, while they are remembered."""
         run = self._memory.run(tenant_id, run_id)
         return run.of(step_id) if run is not None else None
+
+    def emits(self, step: NodeInput) -> TaintLabels:
+        """Return the labels that the declaration of a step's tool or kind adds to what it reads."""
+        return self._catalogue.find(step).emits
 
     def _input_labels(self, context: StepContext) -> TaintLabels | Decision:
         step = context.step

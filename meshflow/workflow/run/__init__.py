@@ -1,0 +1,1 @@
+"""Running a workflow: every node is a governed step."""

@@ -1,0 +1,203 @@
+"""How each kind of node runs: as one step, as a workflow of its own, or once for each item of a list."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from meshflow.errors import ConfigError
+from meshflow.workflow.expressions import EvaluationError
+from meshflow.workflow.plain import NotPlainError, Plain, plain
+from meshflow.workflow.plan import Plan, PlannedNode
+from meshflow.workflow.result import NodeStatus
+from meshflow.workflow.run.board import Cell, Halt, Trace
+from meshflow.workflow.run.schedule import Schedule, ending, waiting, worst
+from meshflow.workflow.run.steps import Call, Done, Run
+from meshflow.workflow.spec.nodes import MapNode, SubgraphNode
+
+MAX_DEPTH = 16
+
+
+class Undo(NamedTuple):
+    """A node that has completed and can be undone."""
+
+    execution: Execution
+    node: PlannedNode
+    step_id: str
+    done: Done
+
+
+class Execution(Schedule):
+    """A schedule whose nodes are steps of a governed run. ``undos`` gathers what can be undone, in order."""
+
+    def __init__(
+        self, run: Run, plan: Plan, given: Plain, trace: Trace, undos: list[Undo], prefix: str = "",
+        runtime: str | None = None, depth: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(run, plan, given, trace, prefix)
+        self.runtime = runtime
+        self._undos = undos
+        self._depth = depth
+
+    def completed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
+        """Note a node that can be undone."""
+        if node.spec.compensate is not None:
+            self._undos.append(Undo(self, node, self._id(node, cell), done))
+
+    async def run_node(self, node: PlannedNode, cell: Cell) -> Done:
+        """Run a node and return its output; Halt where it ends without one."""
+        spec = node.spec
+        if not isinstance(spec, MapNode | SubgraphNode):
+            given, trace = self._input(node)
+            return await self._take(node, cell, given, trace, self._id(node, cell))
+        work = self._map(node, spec, cell) if isinstance(spec, MapNode) else self._subgraph(node, spec, cell)
+        if spec.timeout_ms is None:
+            return await work
+        try:
+            async with asyncio.timeout(spec.timeout_ms / 1_000):
+                return await work
+        except TimeoutError:
+            message = f"{node.name} did not end in {spec.timeout_ms} ms"
+            raise Halt(NodeStatus.FAILED, "workflow.node_timeout", message) from None
+
+    def _id(self, node: PlannedNode, cell: Cell) -> str:
+        return f"{self.prefix}{node.name}" + (f"#{cell.runs}" if cell.runs > 1 else "")
+
+    def _input(
+        self, node: PlannedNode, extra: Mapping[str, Plain] | None = None, item: Trace | None = None
+    ) -> tuple[Plain, Trace]:
+        """Return what a node is given, of its own (a handler may change it), and what that is made of."""
+        try:
+            if node.input is not None:
+                given = node.input.render(self.board.data(node.input.names, extra))
+                trace = self.board.trace(node.input.names, item)
+            elif extra is not None:
+                given, trace = extra["item"], item or Trace()
+            else:
+                given, trace = self.board.default_input(node.name)
+            if node.kind not in ("human", "http"):
+                return plain(given.value), trace
+            texts = {key: text.render(self.board.data(text.names, extra)).value for key, text in node.texts.items()}
+            traces = [self.board.trace(text.names, item) for text in node.texts.values()]
+        except EvaluationError as error:
+            raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"input: {error}") from None
+        if node.kind == "human":
+            return plain({"ask": texts["ask"], "input": given.value}), trace.join(traces)
+        method = getattr(node.spec, "method", "GET")
+        body = given.value if node.input is not None else None
+        return plain({"method": method, **texts, "body": body}), trace.join(traces)
+
+    async def _take(self, node: PlannedNode, cell: Cell, given: Plain, trace: Trace, step_id: str) -> Done:
+        ask = str(given.value["ask"]) if node.kind == "human" else None
+        call = Call(f"{self.prefix}{node.name}", step_id, self.run.target(node), given, trace, spec=node.spec, ask=ask)
+        return await self.run.take(call, cell, node.spec.runtime or self.runtime)
+
+    async def _subgraph(self, node: PlannedNode, spec: SubgraphNode, cell: Cell) -> Done:
+        given, trace = self._input(node)
+        runtime = spec.runtime or self.runtime
+        return await self._inner(node, spec, cell, given, trace, self._id(node, cell), runtime)
+
+    async def _inner(
+        self, node: PlannedNode, spec: SubgraphNode, cell: Cell, given: Plain, trace: Trace, step_id: str,
+        runtime: str | None,
+    ) -> Done:  # fmt: skip
+        plan = node.inner if node.inner is not None else self.run.registry.find("workflow", spec.ref or "").plan
+        if self._depth >= MAX_DEPTH:
+            raise Halt(NodeStatus.FAILED, "workflow.too_deep", f"workflows run at most {MAX_DEPTH} deep in each other")
+        inner = Execution(self.run, plan, given, trace, self._undos, f"{step_id}/", runtime, self._depth + 1)
+        try:
+            await inner.go()
+        finally:
+            inner.close()
+            cells = inner.board.cells.values()
+            cell.inner = inner.results()
+            cell.cost_micro_usd += sum(one.cost_micro_usd for one in cells)
+            cell.tokens += sum(one.tokens for one in cells)
+            cell.attempts += 1
+        ended = ending(cells)
+        if ended is not None:
+            raise Halt(ended.status, ended.code, ended.reason, waiting(cells))
+        return inner.output()
+
+    async def _map(self, node: PlannedNode, spec: MapNode, cell: Cell) -> Done:
+        each = node.each
+        if each is None:
+            raise ConfigError(f"{node.name} has nothing to do")
+        items, source = self._items(node, spec)
+        done: list[Done | None] = [None] * len(items)
+        halts: list[Halt] = []
+        places = iter(range(len(items)))
+        step_id = self._id(node, cell)
+
+        async def work() -> None:
+            for place in places:
+                if self.run.stop is not None or any(halt.status is not NodeStatus.PAUSED for halt in halts):
+                    return
+                try:
+                    done[place] = await self._item(node, each, cell, items[place], place, source, f"{step_id}[{place}]")
+                except Halt as halt:
+                    halts.append(halt)
+
+        await _gathered(work, min(spec.concurrency, len(items)))
+        if halts:
+            first = worst(halts)
+            approvals = tuple(one for halt in halts for one in halt.approvals)
+            raise Halt(first.status, first.code, f"{first.reason} ({len(halts)} of {len(items)} items)", approvals)
+        stop = self.run.stop
+        if stop is not None and None in done:
+            raise Halt(NodeStatus.CANCELLED, "workflow.run_ended", f"the run ended first: {stop.code}")
+        completed = [one for one in done if one is not None]
+        withheld = next((f"in item {place} {one.withheld}" for place, one in enumerate(completed) if one.withheld), "")
+        try:
+            output = plain([one.value.value for one in completed])
+        except NotPlainError as error:
+            raise Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error)) from None
+        return Done(output, source.join(one.trace for one in completed), withheld)
+
+    def _items(self, node: PlannedNode, spec: MapNode) -> tuple[list[Any], Trace]:
+        over = node.texts["over"]
+        try:
+            items = over.render(self.board.data(over.names)).value
+        except EvaluationError as error:
+            raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"over: {error}") from None
+        if not isinstance(items, list):
+            message = f"over is a {type(items).__name__}, not a list"
+            raise Halt(NodeStatus.FAILED, "workflow.not_a_list", message)
+        if len(items) > spec.max_items:
+            message = f"over has {len(items):,} items, and max_items is {spec.max_items:,}; none was run"
+            raise Halt(NodeStatus.LIMIT_REACHED, "workflow.max_items", message)
+        return items, self.board.trace(over.names)
+
+    async def _item(
+        self, node: PlannedNode, each: PlannedNode, cell: Cell, item: Any, place: int, source: Trace, step_id: str
+    ) -> Done:
+        extra = {"item": plain(item), "index": Plain(place, 1)}
+        given, trace = self._input(each, extra, source)
+        own = Cell(0)
+        runtime = each.spec.runtime or node.spec.runtime or self.runtime
+        try:
+            if isinstance(each.spec, SubgraphNode):
+                return await self._inner(each, each.spec, own, given, trace, step_id, runtime)
+            ask = str(given.value["ask"]) if each.kind == "human" else None
+            call = Call(
+                f"{self.prefix}{node.name}", step_id, self.run.target(each), given, trace, spec=each.spec, ask=ask
+            )
+            return await self.run.take(call, own, runtime)
+        finally:
+            cell.step_ids += own.step_ids
+            cell.attempts += own.attempts
+            cell.cost_micro_usd += own.cost_micro_usd
+            cell.tokens += own.tokens
+
+
+async def _gathered(work: Callable[[], Awaitable[None]], count: int) -> None:
+    """Run ``count`` workers to their end; one that raises cancels the others, and all are waited for."""
+    tasks = [asyncio.ensure_future(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,277 @@
+"""Begin a run or go on with one: its first step takes the input in, its last one lets the output out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from meshflow.config.source import dotted, shown
+from meshflow.errors import ConfigError, LedgerError
+from meshflow.workflow.calls import Target, same
+from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
+from meshflow.workflow.plan import Plan, PlannedNode
+from meshflow.workflow.registry import Registry
+from meshflow.workflow.result import NodeResult, NodeStatus, RunStatus, WorkflowResult
+from meshflow.workflow.run.board import Cell, Halt, Trace
+from meshflow.workflow.run.execution import Execution, Undo
+from meshflow.workflow.run.memory import Memory, NoMemory, memory_of
+from meshflow.workflow.run.schedule import ending, waiting
+from meshflow.workflow.run.steps import Call, Done, Run, Stop
+from meshflow.workflow.run.undo import compensate
+from meshflow.workflow.spec.nodes import SubgraphNode
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+
+START, END = "@start", "@end"
+_UNDONE = (RunStatus.DENIED, RunStatus.FAILED, RunStatus.LIMIT_REACHED, RunStatus.CANCELLED)
+_SAME = Target(same, "function")
+
+
+@dataclass(slots=True)
+class Launch:
+    """What a caller asks of a run, and what was found for it before anything ran."""
+
+    plan: Plan
+    input: Any = None
+    run_id: str | None = None
+    runtime: StepRuntime | None = None
+    runtimes: Mapping[str, StepRuntime] = field(default_factory=dict)
+    registry: Registry | None = None
+    agent_id: str = "local"
+    credential: str | None = None
+    tenant: str | None = None
+    memory: Memory | None = None
+    cancel: asyncio.Event | None = None
+    on_node: Callable[[NodeResult], None] | None = None
+    resume: bool = False
+    retry_failed: bool = False
+
+    async def go(self) -> WorkflowResult:
+        """Run the workflow and return how it ended; ConfigError for what is found wrong before it begins."""
+        given = NOTHING if self.resume else checked_input(self.plan, self.input)
+        async with self._governed() as runtime:
+            run_id = self.run_id or f"run-{secrets.token_hex(8)}"
+            memory = self.memory
+            if memory is None:
+                memory = await memory_of(runtime, run_id, self.tenant) if self.resume else NoMemory()
+            run = Run(
+                run_id=run_id,
+                registry=self.registry or Registry(),
+                runtimes=_named(runtime, self.runtimes),
+                memory=memory,
+                limits=self.plan.limits,
+                agent_id=self.agent_id,
+                credential=self.credential,
+                tenant=self.tenant,
+                retry_failed=self.retry_failed,
+                on_node=self.on_node,
+            )
+            for node, plan in every_node(self.plan, run.registry):
+                _resolve(node, plan, run)
+            return await _Launched(self, run, given).go()
+
+    @asynccontextmanager
+    async def _governed(self) -> AsyncIterator[StepRuntime]:
+        """Give the runtime: the caller's, or one with every default that lasts as long as the run."""
+        if self.runtime is not None:
+            yield self.runtime
+            return
+        from meshflow.kernel.runtime import StepRuntime
+
+        async with StepRuntime() as runtime:
+            yield runtime
+
+
+class _Launched:
+    """One run on its way."""
+
+    def __init__(self, launch: Launch, run: Run, given: Plain) -> None:
+        self._launch = launch
+        self._plan = launch.plan
+        self._run = run
+        self._given = given
+        self._begun = perf_counter()
+        self._ends = Cell(0)
+
+    async def go(self) -> WorkflowResult:
+        try:
+            done = await self._start()
+        except Halt as halt:
+            return self._result(RunStatus(halt.status.value), halt, {}, halt.approvals)
+        undos: list[Undo] = []
+        execution = Execution(self._run, self._plan, done.value, done.trace, undos)
+        await self._watched(execution)
+        execution.close()
+        return await self._end(execution, undos)
+
+    async def _start(self) -> Done:
+        """Take the input in as a step of its own: gates see it once, and its labels and its record begin there."""
+        run, plan = self._run, self._plan
+        notes = {"workflow": plan.name, "definition": plan.digest}
+        if self._launch.resume:
+            memo = await run.memory.recall(START)
+            if memo is None:
+                raise LedgerError(f"run {run.run_id!r} is no run of a workflow: it has no step {START}")
+            recorded = (memo.notes or {}).get("definition")
+            if recorded != plan.digest:
+                raise ConfigError(
+                    f"run {run.run_id!r} began with another definition of {shown(plan.name)}: "
+                    f"{str(recorded)[:12]}, and this one is {plan.digest[:12]}; go on with the one it began with",
+                    where="resume",
+                )
+        call = Call(START, START, _SAME, self._given, Trace(), notes=notes)
+        done = await run.take(call, self._ends, None)
+        if done.withheld:
+            raise LedgerError(f"the input of run {run.run_id!r} {done.withheld}; pass a memory that holds it")
+        return done
+
+    async def _watched(self, execution: Execution) -> None:
+        """Run, until the time is up or someone asks to cancel."""
+        run, limits = self._run, self._plan.limits
+        loop = asyncio.get_running_loop()
+        timer = watcher = None
+
+        def stop(status: NodeStatus, code: str, reason: str) -> None:
+            run.stop = run.stop or Stop(status, code, reason)
+            execution.cancel()
+
+        if limits.timeout_ms is not None:
+            reason = f"the run did not end in {limits.timeout_ms} ms; see limits.timeout_ms"
+            timer = loop.call_later(
+                limits.timeout_ms / 1_000, stop, NodeStatus.LIMIT_REACHED, "workflow.timeout", reason
+            )
+        asked = self._launch.cancel
+        if asked is not None:
+
+            async def watch() -> None:
+                await asked.wait()
+                stop(NodeStatus.CANCELLED, "workflow.cancelled", "someone asked for the run to be cancelled")
+
+            watcher = loop.create_task(watch())
+        try:
+            await execution.go()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if watcher is not None:
+                watcher.cancel()
+
+    async def _end(self, execution: Execution, undos: list[Undo]) -> WorkflowResult:
+        cells = execution.board.cells
+        stop, ended = self._run.stop, ending(cells.values())
+        done = Done(NOTHING, Trace())
+        halt: Halt | None = None
+        if stop is not None:
+            halt = Halt(stop.status, stop.code, stop.reason, node=stop.node)
+        elif ended is not None:
+            name = next(name for name, cell in cells.items() if cell is ended)
+            halt = Halt(ended.status, ended.code, ended.reason, waiting(cells.values()), name)
+        else:
+            try:
+                done = execution.output()
+            except Halt as wrong:
+                halt = wrong
+        if halt is None:
+            try:
+                call = Call(END, END, _SAME, done.value, done.trace)
+                done = await self._run.take(call, self._ends, None)
+            except Halt as refused:
+                halt = refused
+        status = RunStatus.COMPLETED if halt is None else RunStatus(halt.status.value)
+        if status in _UNDONE and undos:
+            failed = await compensate(undos)
+            if failed and halt is not None:
+                halt = Halt(
+                    halt.status,
+                    halt.code,
+                    f"{halt.reason}; {failed} of {len(undos)} could not be undone",
+                    node=halt.node,
+                )
+        return self._result(status, halt, execution.results(), waiting(cells.values()), done.value)
+
+    def _result(
+        self, status: RunStatus, halt: Halt | None, nodes: Mapping[str, NodeResult], approvals: tuple[str, ...],
+        output: Plain = NOTHING,
+    ) -> WorkflowResult:  # fmt: skip
+        run = self._run
+        return WorkflowResult(
+            workflow=self._plan.name,
+            run_id=run.run_id,
+            status=status,
+            output=output.value if status is RunStatus.COMPLETED else None,
+            code=halt.code if halt is not None else "",
+            reason=halt.reason if halt is not None else "",
+            node=halt.node if halt is not None else "",
+            nodes=nodes,
+            approvals=approvals or (halt.approvals if halt is not None else ()),
+            cost_micro_usd=run.cost_micro_usd,
+            tokens=run.tokens,
+            steps=run.steps,
+            duration_ms=(perf_counter() - self._begun) * 1_000,
+        )
+
+
+def _named(runtime: StepRuntime, others: Mapping[str, StepRuntime]) -> dict[str | None, StepRuntime]:
+    return {None: runtime, **dict(others.items())}
+
+
+def checked_input(plan: Plan, value: Any) -> Plain:
+    """Return a run's input of its own; ConfigError for one that is not plain, or not what the workflow takes."""
+    try:
+        given = plain(value)
+    except NotPlainError as error:
+        raise ConfigError(f"the input is not plain data: {error}", where="input") from None
+    if plan.schema is not None:
+        problem = plan.schema.problem(given.value)
+        if problem:
+            raise ConfigError(problem, where="input", path=dotted((*plan.root, "input", "schema")))
+    return given
+
+
+def every_node(plan: Plan, registry: Registry, depth: int = 0) -> Iterator[tuple[PlannedNode, Plan]]:
+    """Yield each node of a workflow and of those within it, also those that are registered."""
+    for node in plan.nodes.values():
+        for one in (node,) if node.each is None else (node, node.each):
+            yield one, plan
+            inner = one.inner
+            if isinstance(one.spec, SubgraphNode) and one.spec.ref is not None and depth < 8:
+                try:
+                    inner = registry.find("workflow", one.spec.ref).plan
+                except ConfigError as error:
+                    raise ConfigError(error.problem, where=plan.where(one.path)) from None
+            if inner is not None:
+                yield from every_node(inner, registry, depth + 1)
+
+
+def _resolve(node: PlannedNode, plan: Plan, run: Run) -> None:
+    """Find what a node needs, before anything runs."""
+    where = plan.where(node.path)
+    try:
+        if node.kind not in ("map", "subgraph"):
+            run.target(node)
+        if node.spec.compensate is not None:
+            run.undo_target(node)
+    except ConfigError as error:
+        raise ConfigError(error.problem, where=where, path=dotted(node.path)) from None
+    name = node.spec.runtime
+    if name is not None and name not in run.runtimes:
+        given = sorted(str(one) for one in run.runtimes if one is not None)
+        message = f"no runtime {shown(name)} is given (there are {', '.join(given) or 'none'}); pass it in runtimes="
+        raise ConfigError(message, where=where, path=dotted((*node.path, "runtime")))
+    for profile in node.spec.profiles or ():
+        if profile not in _profiles(run.runtimes[name]):
+            message = f"needs the compliance profile {shown(profile)}, which its runtime does not enforce"
+            raise ConfigError(message, where=where, path=dotted((*node.path, "profiles")))
+
+
+def _profiles(runtime: StepRuntime) -> tuple[str, ...]:
+    """Return the profiles that a runtime's base enforces, by the names under which they were set."""
+    section = runtime.config.sections.get("profiles")
+    listed = section if isinstance(section, list | tuple) else () if section is None else (section,)
+    return tuple(str(one.get("use")) if isinstance(one, Mapping) else str(one) for one in listed)

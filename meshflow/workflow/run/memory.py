@@ -1,0 +1,183 @@
+"""What earlier attempts at a run have done, so that nothing finished is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshflow.errors import ConfigError, LedgerError
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.ledger.format.canonical import payload_bytes
+from meshflow.ledger.outline import Doubt, doubt_of
+from meshflow.ledger.replay import ReplayLedger
+from meshflow.stages import STAGE_BY_NAME
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+
+BEGUN = "begun"
+_STATUS = {"commit": "completed", "reject": "denied", "escalate": "paused", "error": "failed"}
+_CUT_OFF = frozenset({"step.cancelled", "step.interrupted"})
+_OUTPUT_STAGE = STAGE_BY_NAME["output_guardrails"].name
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemo:
+    """How the last attempt at a step ended: completed, denied, failed, paused, or ``begun`` where nobody knows.
+
+    ``doubt`` says why ``value`` is not what the step put out, and is empty where it is. ``labels`` are names of an
+    origin and a confidentiality. A memo is JSON, for whoever keeps it.
+    """
+
+    step_id: str
+    status: str
+    attempt: int = 1
+    value: Any = None
+    doubt: str = ""
+    code: str = ""
+    reason: str = ""
+    kind: str = "function"
+    approval_id: str | None = None
+    cost_micro_usd: int = 0
+    tokens: int = 0
+    origin: str | None = None
+    confidentiality: str | None = None
+    order: int = 0
+    notes: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; ``StepMemo(**memo)`` is the way back."""
+        return asdict(self)
+
+    @property
+    def labels(self) -> TaintLabels:
+        """The labels of what the step read; the highest there are where the record has none."""
+        if self.origin is None or self.confidentiality is None:
+            return TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
+        return TaintLabels(
+            Origin[self.origin.upper()], Confidentiality[self.confidentiality.upper()], (f"resumed:{self.step_id}",)
+        )
+
+
+class Memory(Protocol):
+    """Where a run's steps are remembered beside the ledger, exactly and in time; what durable execution builds on.
+
+    ``recall`` is asked before a step is run, ``remember`` told after it was and before anything follows from it.
+    """
+
+    async def recall(self, step_id: str) -> StepMemo | None:
+        """Return how the step ended last, or None where it has not begun."""
+        ...
+
+    async def remember(self, memo: StepMemo) -> None:
+        """Keep how a step ended."""
+        ...
+
+
+class NoMemory:
+    """Remembers nothing: for a run that begins."""
+
+    async def recall(self, step_id: str) -> StepMemo | None:
+        """Return None."""
+        return None
+
+    async def remember(self, memo: StepMemo) -> None:
+        """Keep nothing."""
+
+
+class LedgerMemory(NoMemory):
+    """Remembers what the ledger holds of a run, read once.
+
+    The ledger keeps outputs as they were redacted. Where that may differ from what the step put out, ``doubt`` says so.
+    """
+
+    def __init__(self, memos: Mapping[str, StepMemo]) -> None:
+        self._memos = memos
+
+    @classmethod
+    async def read(cls, ledger: ReplayLedger, run_id: str, tenant: str | None) -> LedgerMemory:
+        """Read what the ledger holds of a run."""
+        memos: dict[str, StepMemo] = {}
+        for place, step in enumerate(await ledger.get_run(run_id, tenant=tenant)):
+            memo = _memo(step, place)
+            known = memos.get(memo.step_id)
+            if known is None or memo.attempt >= known.attempt:
+                memos[memo.step_id] = memo
+        for intent in await ledger.unfinished(run_id, tenant=tenant):
+            step_id, attempt = intent["step_id"], intent["attempt"]
+            if step_id not in memos or memos[step_id].attempt < attempt:
+                memos[step_id] = StepMemo(step_id, BEGUN, attempt, kind=intent["node_kind"])
+        return cls(memos)
+
+    async def recall(self, step_id: str) -> StepMemo | None:
+        """Return how the step ended last, or None where it has not begun."""
+        return self._memos.get(step_id)
+
+    def __len__(self) -> int:
+        return len(self._memos)
+
+
+def _memo(step: Mapping[str, Any], place: int) -> StepMemo:
+    status = _STATUS.get(step["verdict"], "failed")
+    if status == "failed" and step["code"] in _CUT_OFF and step["executed"]:
+        status = BEGUN
+    request = step["approval_request"] or {}
+    return StepMemo(
+        step_id=step["step_id"],
+        status=status,
+        attempt=step["attempt"],
+        value=step["output_content"],
+        doubt=_doubt(step) if status == "completed" else "",
+        code=step["code"],
+        reason=step["reason"],
+        kind=step["node_kind"],
+        approval_id=request.get("approval_id"),
+        cost_micro_usd=step["cost_micro_usd"],
+        tokens=step["tokens"],
+        origin=step["labels"]["origin"],
+        confidentiality=step["labels"]["confidentiality"],
+        order=place,
+        notes=step["metadata"] or None,
+    )
+
+
+def _doubt(step: Mapping[str, Any]) -> str:
+    """Return why the output on record may not be the one that was put out, or nothing."""
+    if "output" in step["erased"]:
+        return "was erased"
+    value = step["output_content"]
+    doubt = doubt_of(payload_bytes(value)) if value is not None else Doubt.NONE
+    if doubt is Doubt.REDACTED:
+        # What the output guardrails masked was put out masked, and is on record as it was put out.
+        replaced = any(one["stage"] == _OUTPUT_STAGE and one["replaced"] and one["enforced"] for one in step["stages"])
+        return "" if replaced else "is on record only as it was redacted"
+    if doubt is Doubt.UNENCODABLE:
+        return "had no form that the ledger can keep"
+    return "was withheld from the ledger" if doubt is Doubt.WITHHELD else ""
+
+
+def ledger_of(runtime: StepRuntime) -> ReplayLedger:
+    """Return the ledger that a runtime writes to; ConfigError where its audit provider keeps none that can be read."""
+    for choice in runtime.stages():
+        if choice.stage.name == "audit_ledger":
+            for slot in choice.slots:
+                ledger = getattr(slot.provider.plugin, "ledger", None)
+                if isinstance(ledger, ReplayLedger):
+                    return ledger
+    raise ConfigError("resuming reads the ledger, and this runtime's audit provider keeps none; pass memory=")
+
+
+async def memory_of(runtime: StepRuntime, run_id: str, tenant: str | None) -> LedgerMemory:
+    """Return what the runtime's ledger holds of a run that has begun; LedgerError where there is none.
+
+    What is done again and what is not hangs on it, so a run whose record was altered is not gone on with.
+    """
+    ledger = ledger_of(runtime)
+    checked = await ledger.verify_chain(run_id, tenant=tenant)
+    memory = await LedgerMemory.read(ledger, run_id, tenant)
+    if len(memory) and not checked["valid"]:
+        raise LedgerError(f"run {run_id!r} does not verify, so it is not gone on with; see meshflow ledger verify")
+    if not len(memory):
+        raise LedgerError(f"the ledger has no run {run_id!r} to go on with")
+    return memory

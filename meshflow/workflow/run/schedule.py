@@ -1,0 +1,189 @@
+"""Run the nodes of one workflow as their turn comes: a task for each that runs, none for those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+
+from meshflow.workflow.expressions import EvaluationError
+from meshflow.workflow.plain import NOTHING, Plain, plain
+from meshflow.workflow.plan import Plan, PlannedNode
+from meshflow.workflow.result import NodeResult, NodeStatus
+from meshflow.workflow.run.board import Board, Cell, Halt, Trace
+from meshflow.workflow.run.steps import Done, Run, Stop
+
+_STOPPING = (NodeStatus.DENIED, NodeStatus.FAILED, NodeStatus.LIMIT_REACHED)
+_WORST_FIRST = (
+    NodeStatus.DENIED, NodeStatus.FAILED, NodeStatus.LIMIT_REACHED, NodeStatus.CANCELLED, NodeStatus.PAUSED,
+)  # fmt: skip
+
+
+class Schedule(ABC):
+    """One workflow in one run: the whole, or a subgraph within it, whose steps go by ``prefix``."""
+
+    def __init__(self, run: Run, plan: Plan, given: Plain, trace: Trace, prefix: str = "") -> None:
+        self.run = run
+        self.plan = plan
+        self.board = Board(plan, run.run_id, given, trace)
+        self.prefix = prefix
+        self._ready: deque[str] = deque()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._idle: asyncio.Future[None] | None = None
+        self._closing = False
+
+    @abstractmethod
+    async def run_node(self, node: PlannedNode, cell: Cell) -> Done:
+        """Run a node and return its output; Halt where it ends without one."""
+
+    @abstractmethod
+    def completed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
+        """Take note of a node that completed, before anything follows from it."""
+
+    async def go(self) -> None:
+        """Run until nothing is ready and nothing runs. What became of it stands on the board, and in ``run.stop``.
+
+        A cancelled caller gets its cancellation after every step in flight is recorded.
+        """
+        self._idle = asyncio.get_running_loop().create_future()
+        self._ready.extend(self.board.begin())
+        self._pump()
+        try:
+            await self._idle
+        except BaseException:
+            await self._wind_up()
+            raise
+
+    def cancel(self) -> None:
+        """Begin nothing more, and cancel every node that runs."""
+        self._closing = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _wind_up(self) -> None:
+        """Cancel what runs and wait for it, however often the caller is cancelled meanwhile."""
+        self.cancel()
+        while self._tasks:
+            try:
+                await asyncio.wait(tuple(self._tasks.values()))
+            except asyncio.CancelledError:
+                self.cancel()
+
+    def close(self) -> None:
+        """Mark what will not run any more, now that the run has ended."""
+        stop = self.run.stop
+        for cell in self.board.cells.values():
+            if stop is not None and cell.status in (NodeStatus.PENDING, NodeStatus.RUNNING):
+                cell.status = NodeStatus.CANCELLED
+                cell.code, cell.reason = "workflow.run_ended", f"the run ended first: {stop.code}"
+
+    def output(self) -> Done:
+        """Return what the workflow gives, once it has run; Halt where an expression has no value."""
+        template = self.plan.output
+        if template is not None:
+            try:
+                value = template.render(self.board.data(template.names))
+            except EvaluationError as error:
+                raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"output: {error}") from None
+            return Done(value, self.board.trace(template.names))
+        ends = [name for name in self.plan.shape.ends if self.board.cells[name].status is NodeStatus.COMPLETED]
+        names = [f"nodes.{name}.output" for name in ends]
+        try:
+            data = self.board.data(names)
+        except EvaluationError as error:
+            raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"output: {error}") from None
+        trace = self.board.trace(names)
+        if len(self.plan.shape.ends) == 1:
+            return Done(data[names[0]] if names else NOTHING, trace)
+        return Done(plain({name: data[f"nodes.{name}.output"].value for name in ends}), trace)
+
+    def results(self) -> dict[str, NodeResult]:
+        """Return how each node stands, in order."""
+        return {name: self.result(name) for name in self.plan.shape.order}
+
+    def result(self, name: str) -> NodeResult:
+        """Return how a node stands."""
+        cell = self.board.cells[name]
+        return NodeResult(
+            name=name,
+            kind=self.plan.nodes[name].kind,
+            status=cell.status,
+            code=cell.code,
+            reason=cell.reason,
+            output=cell.value.value if cell.status is NodeStatus.COMPLETED else None,
+            cost_micro_usd=cell.cost_micro_usd,
+            tokens=cell.tokens,
+            runs=cell.runs,
+            attempts=cell.attempts,
+            step_ids=tuple(cell.step_ids),
+            approvals=cell.approvals,
+            undone=cell.undone,
+            inner=cell.inner,
+        )
+
+    def _pump(self) -> None:
+        """Begin what is ready, as far as there is room; note when nothing is left to wait for."""
+        run = self.run
+        if run.stop is not None or self._closing:
+            self._ready.clear()
+        while self._ready and len(self._tasks) < run.limits.concurrency:
+            name = self._ready.popleft()
+            cell = self.board.cells[name]
+            cell.status = NodeStatus.RUNNING
+            cell.runs += 1
+            self._tasks[name] = asyncio.get_running_loop().create_task(self._node(name), name=f"workflow {name}")
+        if not self._tasks and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _node(self, name: str) -> None:
+        """Run a node and settle it. Whatever goes wrong here ends the run: it never waits for a node that is gone."""
+        cell = self.board.cells[name]
+        try:
+            done = await self.run_node(self.plan.nodes[name], cell)
+            self._ready.extend(self._complete(name, done))
+        except Halt as halt:
+            self._halted(name, cell, halt)
+        except asyncio.CancelledError:
+            stop = self.run.stop
+            code, reason = (stop.code, stop.reason) if stop is not None else ("workflow.cancelled", "it was cancelled")
+            cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, code, reason
+        except BaseException as error:
+            # A fault of ours or of the ledger's, not of the node: the run does not wait for a node that is gone.
+            del self._tasks[name]
+            if self._idle is not None and not self._idle.done():
+                self._idle.set_exception(error)
+            return
+        del self._tasks[name]
+        if self.run.on_node is not None:
+            self.run.on_node(self.result(name))
+        self._pump()
+
+    def _complete(self, name: str, done: Done) -> list[str]:
+        cell = self.board.cells[name]
+        cell.code = cell.reason = ""
+        self.completed(self.plan.nodes[name], cell, done)
+        return self.board.complete(name, done.value, done.trace, done.withheld)
+
+    def _halted(self, name: str, cell: Cell, halt: Halt) -> None:
+        blamed = self.board.cells[halt.node] if halt.node else cell
+        blamed.status, blamed.code, blamed.reason = halt.status, halt.code, halt.reason
+        blamed.approvals = halt.approvals
+        if halt.status in _STOPPING and self.run.stop is None:
+            self.run.stop = Stop(halt.status, halt.code, halt.reason, f"{self.prefix}{halt.node or name}")
+
+
+def ending(cells: Iterable[Cell]) -> Cell | None:
+    """Return the cell that decides how a workflow ended, the worst; None where each completed or was skipped."""
+    ended = [cell for cell in cells if cell.status in _WORST_FIRST]
+    return min(ended, key=lambda cell: _WORST_FIRST.index(cell.status), default=None)
+
+
+def worst(halts: Iterable[Halt]) -> Halt:
+    """Return the halt that decides how several ended."""
+    return min(halts, key=lambda halt: _WORST_FIRST.index(halt.status))
+
+
+def waiting(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """Return the approvals that nodes wait for."""
+    return tuple(one for cell in cells if cell.status is NodeStatus.PAUSED for one in cell.approvals)

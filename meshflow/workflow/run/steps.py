@@ -1,0 +1,306 @@
+"""Take one step of a node through the runtime: what it did before counts, failures are tried again, limits hold."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from meshflow.errors import ConfigError
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.record import RuntimeOutcome, Status
+from meshflow.step import NodeInput, to_micro_usd
+from meshflow.workflow.calls import Target, target, undo_target
+from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
+from meshflow.workflow.plan import PlannedNode
+from meshflow.workflow.registry import Registry
+from meshflow.workflow.result import NodeResult, NodeStatus
+from meshflow.workflow.run.board import Cell, Halt, Trace
+from meshflow.workflow.run.memory import BEGUN, Memory, StepMemo
+from meshflow.workflow.spec import Limits, Node
+from meshflow.workflow.spec.nodes import Retry
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+
+_HALTS = {Status.DENIED: NodeStatus.DENIED, Status.FAILED: NodeStatus.FAILED, Status.PAUSED: NodeStatus.PAUSED}
+_ONCE = Retry(max_attempts=1)
+_TRUSTED = TaintLabels()
+# Failures that say nothing about the handler: trying again would not help, or would hide them.
+_NEVER_AGAIN = ("audit_ledger.", "step.", "output_guardrails.")
+_PLAIN_NODE = Node()
+
+
+class Done(NamedTuple):
+    """A step that completed. ``withheld`` says why its value is not here, if it is not; ``order`` is for undoing."""
+
+    value: Plain
+    trace: Trace
+    withheld: str = ""
+
+
+class Stop(NamedTuple):
+    """Why a run starts nothing any more; ``hard`` also cancels what runs."""
+
+    status: NodeStatus
+    code: str
+    reason: str
+    node: str = ""
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One step to be taken: what it calls, what it is given, and what is set for it."""
+
+    node_id: str
+    step_id: str
+    target: Target
+    given: Plain
+    trace: Trace
+    spec: Node = _PLAIN_NODE
+    ask: str | None = None
+    undoing: bool = False
+    notes: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """What all nodes of a run share: who acts, what governs them, what they may use, and what they have used."""
+
+    run_id: str
+    registry: Registry
+    runtimes: Mapping[str | None, StepRuntime]
+    memory: Memory
+    limits: Limits
+    agent_id: str = "local"
+    credential: str | None = None
+    tenant: str | None = None
+    retry_failed: bool = False
+    on_node: Callable[[NodeResult], None] | None = None
+    stop: Stop | None = None
+    cost_micro_usd: int = 0
+    tokens: int = 0
+    steps: int = 0
+    _held_micro_usd: int = 0
+    _held_tokens: int = 0
+    _slots: asyncio.Semaphore = field(init=False)
+    _targets: dict[int, Target] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.limits.concurrency)
+
+    def target(self, node: PlannedNode) -> Target:
+        """Return what a node calls, found once."""
+        known = self._targets.get(id(node))
+        if known is None:
+            known = self._targets[id(node)] = target(node, self.registry)
+        return known
+
+    def undo_target(self, node: PlannedNode) -> Target:
+        """Return what undoes a node."""
+        if node.spec.compensate is None:
+            raise ConfigError(f"{node.name} has no compensate")
+        return undo_target(node.spec.compensate, self.registry)
+
+    async def take(self, call: Call, cell: Cell, runtime: str | None) -> Done:
+        """Take a step and return its output; Halt for one that is denied, paused, fails or may not begin."""
+        cell.step_ids.append(call.step_id)
+        memo = await self.memory.recall(call.step_id)
+        if memo is not None:
+            cell.attempts = max(cell.attempts, memo.attempt)
+            if memo.status == "completed":
+                return self._recalled(call, memo, cell)
+            if memo.status in ("denied", "failed") and not self.retry_failed:
+                raise Halt(NodeStatus(memo.status), memo.code, memo.reason)
+        policy = call.spec.retry or _ONCE
+        attempt = 1 if memo is None else memo.attempt + (memo.status != "paused")
+        tries = 0
+        while True:
+            tries += 1
+            outcome = await self._once(call, memo, attempt, cell, runtime)
+            if outcome.status is not Status.FAILED or tries >= policy.max_attempts or not _again(policy, outcome):
+                break
+            wait_ms = min(policy.backoff_ms << min(tries - 1, 20), policy.max_backoff_ms)
+            await asyncio.sleep(wait_ms / 1_000 * (1 - policy.jitter * random.random()))
+            memo, attempt = None, attempt + 1
+        return await self._ended(call, outcome)
+
+    async def _once(
+        self, call: Call, memo: StepMemo | None, attempt: int, cell: Cell, runtime: str | None
+    ) -> RuntimeOutcome:
+        async with self._slots:
+            self._check(call)
+            step = self._step(call, memo, attempt)
+            micro_usd, tokens = self._hold(call)
+            self.steps += 1
+            cell.attempts += 1
+            try:
+                outcome = await self.runtimes[runtime].run(step)
+            finally:
+                self._held_micro_usd -= micro_usd
+                self._held_tokens -= tokens
+        record = outcome.record
+        cell.cost_micro_usd += record.cost_micro_usd
+        cell.tokens += record.tokens
+        self.cost_micro_usd += record.cost_micro_usd
+        self.tokens += record.tokens
+        return outcome
+
+    def _check(self, call: Call) -> None:
+        """Halt where nothing may begin any more."""
+        if call.undoing:
+            return
+        if self.stop is not None:
+            raise Halt(NodeStatus.CANCELLED, "workflow.run_ended", f"the run ended first: {self.stop.code}")
+        if self.steps >= self.limits.max_steps:
+            message = f"the run has taken {self.steps:,} steps, its most; see limits.max_steps"
+            raise Halt(NodeStatus.LIMIT_REACHED, "workflow.max_steps", message)
+
+    def _hold(self, call: Call) -> tuple[int, int]:
+        """Set aside what the step may use; Halt where the run's cap would be passed."""
+        usd = call.spec.estimate_usd
+        micro_usd, tokens = 0 if usd is None else to_micro_usd(usd), call.spec.estimate_tokens or 0
+        limits = self.limits
+        if not call.undoing:
+            for what, cap, used, asked in (
+                ("cost_usd", _micro(limits.cost_usd), self.cost_micro_usd + self._held_micro_usd, micro_usd),
+                ("tokens", limits.tokens, self.tokens + self._held_tokens, tokens),
+            ):
+                # What is used up blocks whatever comes next, also a step that has no estimate.
+                if cap is not None and (used + asked > cap or used >= cap > 0):
+                    message = (
+                        f"limits.{what}: {used:,} of {cap:,} are used or set aside, and the step asks for {asked:,}"
+                    )
+                    raise Halt(NodeStatus.LIMIT_REACHED, "workflow.budget", message)
+        self._held_micro_usd += micro_usd
+        self._held_tokens += tokens
+        return micro_usd, tokens
+
+    def _step(self, call: Call, memo: StepMemo | None, attempt: int) -> NodeInput:
+        spec, ask = call.spec, call.ask
+        resume = memo is not None and memo.status == "paused"
+        if ask is None and spec.needs_approval:
+            ask = f"the workflow wants a person to approve {call.node_id}"
+        if memo is not None and memo.status == BEGUN and not (spec.idempotent or spec.risk == "read_only"):
+            ask = f"attempt {memo.attempt} has begun and its end is not on record: it may have had its effect"
+        labels = call.trace.labels
+        if resume and memo is not None:
+            labels = memo.labels if labels is None else labels.join(memo.labels)
+        if spec.labels is not None:
+            least = TaintLabels(
+                Origin[spec.labels.origin.upper()], Confidentiality[spec.labels.confidentiality.upper()]
+            )
+            labels = least if labels is None else labels.join(least)
+        return NodeInput(
+            node_id=call.node_id,
+            input=call.given.value,
+            handler=call.target.handler,
+            kind=call.target.kind,
+            tool=call.target.tool,
+            action=spec.action,
+            run_id=self.run_id,
+            step_id=call.step_id,
+            attempt=attempt,
+            agent_id=spec.agent_id or self.agent_id,
+            credential=self.credential,
+            tenant=self.tenant,
+            estimate_usd=spec.estimate_usd,
+            estimate_tokens=spec.estimate_tokens or 0,
+            risk=spec.risk,
+            idempotent=spec.idempotent,
+            labels=_TRUSTED if labels is None and not call.trace.reads and call.node_id[0] != "@" else labels,
+            reads=call.trace.reads,
+            timeout_ms=spec.timeout_ms,
+            ask=ask,
+            resume=resume,
+            metadata=call.notes or {},
+        )
+
+    async def _ended(self, call: Call, outcome: RuntimeOutcome) -> Done:
+        halt: Halt | None = None
+        value = NOTHING
+        if outcome.ok:
+            try:
+                value = plain(outcome.output)
+            except NotPlainError as error:
+                halt = Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error))
+        else:
+            approvals = (outcome.approval_id,) if outcome.approval_id is not None else ()
+            halt = Halt(_HALTS[outcome.status], outcome.code, outcome.reason, approvals)
+        await self.memory.remember(_memo(call, outcome, value, halt))
+        if halt is not None:
+            raise halt
+        return Done(value, Trace((call.step_id,)))
+
+    def _recalled(self, call: Call, memo: StepMemo, cell: Cell) -> Done:
+        """Return what a step put out before this run was resumed; its labels come along, as reads would not."""
+        cell.cost_micro_usd += memo.cost_micro_usd
+        cell.tokens += memo.tokens
+        self.cost_micro_usd += memo.cost_micro_usd
+        self.tokens += memo.tokens
+        self.steps += 1
+        trace = Trace((), self._labels(call, memo))
+        if memo.doubt:
+            return Done(NOTHING, trace, f"{memo.doubt}, so it cannot be read again")
+        try:
+            return Done(plain(memo.value), trace)
+        except NotPlainError as error:
+            raise Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error)) from None
+
+    def _labels(self, call: Call, memo: StepMemo) -> TaintLabels:
+        """Return the labels of a step's output: those it read, and what its tool or kind adds.
+
+        A taint provider that cannot say what is added may have added anything.
+        """
+        from meshflow.kernel.runtime import StepRuntime
+
+        runtime = self.runtimes[None]
+        labels = memo.labels
+        if not isinstance(runtime, StepRuntime):
+            return labels
+        for choice in runtime.stages():
+            if choice.stage.name == "taint_propagation":
+                for slot in choice.slots:
+                    emits = getattr(slot.provider.plugin, "emits", None)
+                    if not callable(emits):
+                        return _WORST
+                    added = emits(NodeInput(node_id=call.node_id, kind=call.target.kind, tool=call.target.tool))
+                    labels = labels.join(added)
+        return labels
+
+
+_WORST = TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
+
+
+def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) -> StepMemo:
+    record = outcome.record
+    return StepMemo(
+        step_id=call.step_id,
+        status="completed" if halt is None else halt.status.value,
+        attempt=record.attempt,
+        value=value.value,
+        code=halt.code if halt is not None else "",
+        reason=halt.reason if halt is not None else "",
+        kind=record.node_kind,
+        approval_id=outcome.approval_id,
+        cost_micro_usd=record.cost_micro_usd,
+        tokens=record.tokens,
+        origin=record.origin,
+        confidentiality=record.confidentiality,
+        order=int(monotonic() * 1_000_000),
+        notes=call.notes,
+    )
+
+
+def _again(policy: Retry, outcome: RuntimeOutcome) -> bool:
+    if not outcome.recorded or outcome.code.startswith(_NEVER_AGAIN):
+        return False
+    return policy.codes is None or outcome.code in policy.codes
+
+
+def _micro(usd: float | None) -> int | None:
+    return None if usd is None else to_micro_usd(usd)
