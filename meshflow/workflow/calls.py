@@ -79,6 +79,31 @@ async def _answer(_: Any) -> Any:
     return Metered({"approved": True, "approver": approval.approver, "reason": approval.reason}, cost_usd=0)
 
 
+def noting(handler: Handler, notes: dict[str, Any]) -> Handler:
+    """Return the handler, made to note the labels that it puts on its own result: the record has only those it read."""
+    if handler in (same, _answer) or inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        return handler
+
+    def noted(value: Any) -> Any:
+        if isinstance(value, Metered) and value.labels is not None:
+            labels = value.labels
+            notes["labels"] = [labels.origin.name.lower(), labels.confidentiality.name.lower()]
+        return value
+
+    async def called_async(given: Any) -> Any:
+        return noted(await handler(given))
+
+    def called(given: Any) -> Any:
+        value = handler(given)
+        return _awaited(value, noted) if inspect.isawaitable(value) else noted(value)
+
+    return called_async if _is_async(handler) else called
+
+
+async def _awaited(value: Any, noted: Handler) -> Any:
+    return noted(await value)
+
+
 def _function(function: Any) -> Handler:
     if not callable(function):
         raise ConfigError(f"{function!r:.80} cannot be called")

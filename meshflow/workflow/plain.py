@@ -17,10 +17,14 @@ class NotPlainError(ValueError):
 
 
 class Plain(NamedTuple):
-    """A value of its own (nobody else can change it), and its size: one for each part, and the length of each text."""
+    """A value of its own (nobody else can change it), its size, and how many parts it has.
+
+    The size is one for each part and the length of each text and each key.
+    """
 
     value: Any
     size: int
+    parts: int = 1
 
 
 NOTHING = Plain(None, 1)
@@ -31,22 +35,23 @@ def plain(value: Any, limit: int = MAX_SIZE) -> Plain:
 
     Tuples become lists, enum members their value, dataclasses and pydantic models mappings.
     """
-    if type(value) is str and value.isascii() and len(value) < limit:
+    if type(value) is str and value.isascii() and "\0" not in value and len(value) < limit:
         return Plain(value, len(value) + 1)
     if value is None or type(value) is bool:
         return Plain(value, 1)
     copier = _Copier(limit)
     copied = copier.copy(value, "$", 0)
-    return Plain(copied, copier.size)
+    return Plain(copied, copier.size + copier.parts, copier.parts)
 
 
 class _Copier:
     def __init__(self, limit: int) -> None:
         self.size = 0
+        self.parts = 0
         self._limit = limit
 
     def copy(self, value: Any, place: str, depth: int) -> Any:
-        self.size += 1
+        self.parts += 1
         kind = type(value)
         if kind is str:
             self._text(value, place)
@@ -73,6 +78,9 @@ class _Copier:
     def _text(self, text: str, place: str) -> None:
         self.size += len(text)
         self._check(place, 0)
+        if "\0" in text:
+            # The expression library ends a text there, so that 'a\0b' would equal 'a'.
+            raise NotPlainError(f"{place} holds a NUL character")
         if not text.isascii():
             try:
                 text.encode()
@@ -80,7 +88,7 @@ class _Copier:
                 raise NotPlainError(f"{place} holds half of a surrogate pair, which is not text") from None
 
     def _check(self, place: str, depth: int) -> None:
-        if self.size > self._limit:
+        if self.size + self.parts > self._limit:
             raise NotPlainError(f"the value is larger than {self._limit:,} characters and parts")
         if depth > MAX_DEPTH:
             raise NotPlainError(f"{place[:80]} is more than {MAX_DEPTH} levels deep")

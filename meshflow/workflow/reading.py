@@ -23,6 +23,10 @@ from meshflow.workflow.topology import topology
 _NAME = re.compile(NODE_NAME)
 _HOST = re.compile(r"https?://[^/?#\s${}@]+(?=[/?#]|$)")
 _ARROW = "->"
+# What is set for one step; a map and a subgraph are many.
+_OF_ONE_STEP = frozenset({
+    "action", "agent_id", "estimate_tokens", "estimate_usd", "idempotent", "labels", "needs_approval", "retry", "risk",
+})  # fmt: skip
 MAX_SUBGRAPHS = 8
 
 
@@ -42,7 +46,7 @@ class Reader:
             return None
         edges, places = self._edges(data.get("edges"), root)
         document = self._part(Document, {**data, "edges": ()} if "edges" in data else data, root)
-        if document is None or len(self.problems) > before:
+        if document is None:
             return None
         if not document.nodes:
             self.problems.append(Problem((*root, "nodes"), "is empty; a workflow has one node at least"))
@@ -50,10 +54,12 @@ class Reader:
         nodes = {name: self._named(name, node, root, depth) for name, node in document.nodes.items()}
         for name in document.state or {}:
             self._check_name("state variable", name, (*root, "state", name))
+        if len(self.problems) > before:
+            return None
         start = list(document.start) if document.start is not None else None
         shape = topology(list(nodes), edges, start, places, root, self.problems)
         known = {name: node for name, node in nodes.items() if node is not None}
-        if shape is None or len(known) < len(nodes):
+        if shape is None:
             return None
         compiler = Compiler(self.source, self.problems, document, shape, root)
         planned = {name: compiler.node(node) for name, node in known.items()}
@@ -144,6 +150,9 @@ class Reader:
                 "is as good as once, or remove retry"
             )
             problems.append(Problem((*path, "retry"), message))
+        if isinstance(spec, MapNode | SubgraphNode):
+            for key in sorted(_OF_ONE_STEP & spec.model_fields_set):
+                problems.append(Problem((*path, key), f"belongs to what the {spec.kind} runs, not to the {spec.kind}"))
         if isinstance(spec, PythonNode):
             self._one_of(spec, path, "call", "import")
             if spec.import_ is not None and not self.allow_imports:

@@ -21,14 +21,17 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # A block keeps its text only if no line ends in a space and nothing in it needs an escape.
-    block = "\n" in text and _fits_block(text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_style(text))
 
 
-def _fits_block(text: str) -> bool:
+def _style(text: str) -> str | None:
+    """Return how a text is written: as a block where it has lines, escaped where it has more than that."""
     lines = text.split("\n")
-    return text[:1] not in (" ", "\n") and all(line.isprintable() and line == line.rstrip() for line in lines)
+    if not all(line.isprintable() for line in lines):
+        return '"'  # other line breaks, which YAML would fold, and what no editor shows
+    if len(lines) > 1 and text[0] not in " \n" and all(line == line.rstrip() for line in lines):
+        return "|"
+    return None
 
 
 _Dumper.add_representer(str, _text)

@@ -1,23 +1,25 @@
-"""Bound what an expression can cost before it runs: how much data may it see, so that its work stays within a budget?
+"""Bound what an expression can cost before it runs: given so much data, may its work pass the budget?
 
-The library stops an expression after 10,000 rounds of its macros, but not one that doubles a text in each of them.
-So each expression gets, once and at load, the largest data under which every step of it together stays within
-``BUDGET``: characters looked at or copied, and elements visited. Data beyond that are refused when it is evaluated.
+The library stops an expression after 10,000 rounds of its macros, but not one that doubles a text in each of them, and
+evaluation holds the interpreter's lock. So each expression gets, once and at load, a polynomial that bounds its work in
+the size of the data and in the number of their parts. One unit is about a nanosecond.
 """
 
 from __future__ import annotations
 
 from itertools import count
+from typing import NamedTuple
 
 from meshflow.workflow.expressions import polynomial as poly
 from meshflow.workflow.expressions.polynomial import Polynomial
 from meshflow.workflow.expressions.tree import Call, Collection, Constant, Loop, Name, Select, Tree
 
-BUDGET = 100_000_000
-LEAST_USEFUL = 1_000
-_MOST = 2**40
-_DATA = "data"
-_CONVERTED = 32  # characters that a number, a time or a boolean has as text
+BUDGET = 200_000_000
+LEAST_USEFUL = 200
+_SIZE, _PARTS = "size", "parts"
+_CONVERTED = poly.constant(32)  # characters that a number, a time or a boolean has as text
+# Measured: handing one part of the data to the library, and appending to a list of macros, which is copied each time.
+_HANDED, _APPENDED = poly.constant(200), poly.constant(32)
 _ONE = poly.constant(1)
 # Everything else may give back what it was given, and counts as if it did.
 _SMALL = frozenset({
@@ -25,78 +27,101 @@ _SMALL = frozenset({
     "@not_strictly_false", "size", "int", "uint", "double", "bool", "startsWith", "endsWith", "contains", "matches",
     "timestamp", "duration", "type",
 })  # fmt: skip
-_PRODUCTS = frozenset({"matches", "contains"})
+# What comparing each place of the one with the other takes: a pattern's automaton, and a run of equal characters.
+_PRODUCTS = {"matches": poly.constant(1), "contains": poly.constant(1 / 32)}
 _GROWING = frozenset({"add_string", "add_bytes", "add_list"})
 
 
-def data_limit(tree: Tree) -> int:
-    """Return the largest size of data for which the tree stays within the budget; 0 where there is none."""
+class Bound(NamedTuple):
+    """Bounds of one value: its characters and parts, its parts alone, and the work to have it."""
+
+    size: Polynomial
+    parts: Polynomial
+    work: Polynomial
+
+
+_NUMBER = Bound(_ONE, _ONE, _ONE)
+
+
+def work_of(tree: Tree) -> Polynomial | None:
+    """Return a bound of all work, in ``size`` and ``parts`` of the data; None for one too steep to have any."""
     try:
-        size, work = _Bounds().of(tree, {})
-        bound = poly.add(size, work)
+        bound = _Bounds().of(tree, {})
+        handed = poly.add(poly.multiply(_HANDED, poly.variable(_PARTS)), poly.variable(_SIZE))
+        return poly.add(bound.size, bound.work, handed)
     except poly.TooSteepError:
-        return 0
-    low, high = 0, _MOST
-    while low < high:
-        middle = (low + high + 1) // 2
-        if poly.value_at(bound, middle) <= BUDGET:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        return None
+
+
+def affordable(work: Polynomial | None, size: int, parts: int) -> bool:
+    """Say whether the work on data of a size stays within the budget."""
+    return work is not None and poly.value_at(work, {_SIZE: size, _PARTS: parts}) <= BUDGET
 
 
 class _Bounds:
-    """Walks a tree and returns bounds of the size of its value and of the work that it takes."""
+    """Walks a tree; names that macros bind have bounds of their own."""
 
     def __init__(self) -> None:
         self._fresh = count()
 
-    def of(self, tree: Tree, bound: dict[str, Polynomial]) -> tuple[Polynomial, Polynomial]:
+    def of(self, tree: Tree, bound: dict[str, Bound]) -> Bound:
         if isinstance(tree, Constant):
-            return poly.constant(tree.size), _ONE
+            return Bound(poly.constant(tree.size), _ONE, _ONE)
         if isinstance(tree, Name):
-            return bound.get(tree.name, poly.variable(_DATA)), _ONE
+            return bound.get(tree.name) or Bound(poly.variable(_SIZE), poly.variable(_PARTS), _ONE)
         if isinstance(tree, Select):
-            size, work = self.of(tree.operand, bound)
-            return (_ONE if tree.test_only else size), poly.add(work, _ONE)
+            operand = self.of(tree.operand, bound)
+            work = poly.add(operand.work, _ONE)
+            return _NUMBER._replace(work=work) if tree.test_only else operand._replace(work=work)
         if isinstance(tree, Collection):
-            parts = [self.of(item, bound) for item in tree.items]
-            size = poly.add(_ONE, *(size for size, _ in parts))
-            return size, poly.add(_ONE, *(work for _, work in parts))
+            return _together([self.of(item, bound) for item in tree.items], _ONE)
         return self._loop(tree, bound) if isinstance(tree, Loop) else self._call(tree, bound)
 
-    def _call(self, tree: Call, bound: dict[str, Polynomial]) -> tuple[Polynomial, Polynomial]:
-        parts = [self.of(argument, bound) for argument in tree.arguments]
-        sizes = [size for size, _ in parts]
-        work = poly.add(_ONE, *(work for _, work in parts))
+    def _call(self, tree: Call, bound: dict[str, Bound]) -> Bound:
+        given = [self.of(argument, bound) for argument in tree.arguments]
+        whole = _together(given, _CONVERTED)
+        work = whole.work
         if tree.function == "_?_:_":
-            return poly.either(sizes[1], sizes[2]), work
-        if tree.function in _PRODUCTS and len(sizes) == 2:
-            return _ONE, poly.add(work, poly.multiply(*sizes))
-        if tree.function == "_+_" and tree.overloads and _GROWING.isdisjoint(tree.overloads):
-            return _ONE, work
-        read = sizes
-        if tree.function == "_+_" and _is_accumulator(tree.arguments[0]):
-            read = sizes[1:]  # a macro appends to its list in place
-        work = poly.add(work, *read)
-        if tree.function in _SMALL:
-            return _ONE, work
-        return poly.add(poly.constant(0 if tree.function == "_+_" else _CONVERTED), *sizes), work
+            return Bound(poly.either(given[1].size, given[2].size), poly.either(given[1].parts, given[2].parts), work)
+        if tree.function in _PRODUCTS and len(given) == 2:
+            product = poly.multiply(_PRODUCTS[tree.function], poly.multiply(given[0].size, given[1].size))
+            return _NUMBER._replace(work=poly.add(work, given[0].size, given[1].size, product))
+        if tree.function == "_+_":
+            if tree.overloads and _GROWING.isdisjoint(tree.overloads):
+                return _NUMBER._replace(work=work)
+            if _is_accumulator(tree.arguments[0]):
+                return whole  # what appending costs is counted with the rounds
+        work = poly.add(work, *(one.size for one in given))
+        return _NUMBER._replace(work=work) if tree.function in _SMALL else whole._replace(work=work)
 
-    def _loop(self, tree: Loop, bound: dict[str, Polynomial]) -> tuple[Polynomial, Polynomial]:
-        size, work = self.of(tree.range, bound)
-        start, start_work = self.of(tree.start, bound)
-        element, so_far = (f"{what}{next(self._fresh)}" for what in ("element", "result"))
-        inside = {**bound, tree.variable: poly.variable(element), tree.accumulator: poly.variable(so_far)}
-        grown, step_work = self.of(tree.step, inside)
-        _, condition_work = self.of(tree.condition, inside)
-        once = poly.add(step_work, condition_work)
-        # What a macro adds in a round does not depend on what it has gathered so far; nor does the work of a round.
-        result = poly.add(start, poly.summed(poly.without(grown, so_far), element, size))
-        rounds = poly.summed(poly.without(once, so_far), element, size)
-        final, final_work = self.of(tree.result, {**bound, tree.accumulator: result})
-        return final, poly.add(work, start_work, rounds, final_work)
+    def _loop(self, tree: Loop, bound: dict[str, Bound]) -> Bound:
+        source, start = self.of(tree.range, bound), self.of(tree.start, bound)
+        number = next(self._fresh)
+        size, parts, so_far = f"size{number}", f"parts{number}", f"so far{number}"
+        element = Bound(poly.variable(size), poly.variable(parts), _ONE)
+        gathered = Bound(poly.variable(so_far), poly.variable(so_far), _ONE)
+        inside = {**bound, tree.variable: element, tree.accumulator: gathered}
+        step, condition = self.of(tree.step, inside), self.of(tree.condition, inside)
+        totals = {size: source.size, parts: source.parts}
+
+        def all_rounds(once: Polynomial) -> Polynomial:
+            # What a macro adds in a round does not depend on what it has gathered so far; nor does a round's work.
+            return poly.summed(poly.without(once, so_far), totals, source.parts)
+
+        result = Bound(poly.add(start.size, all_rounds(step.size)), poly.add(start.parts, all_rounds(step.parts)), _ONE)
+        work = poly.add(source.work, start.work, all_rounds(poly.add(step.work, condition.work)))
+        if isinstance(tree.start, Collection):
+            work = poly.add(work, poly.multiply(_APPENDED, poly.multiply(source.parts, source.parts)))
+        final = self.of(tree.result, {**bound, tree.accumulator: result})
+        return final._replace(work=poly.add(work, final.work))
+
+
+def _together(bounds: list[Bound], more: Polynomial) -> Bound:
+    return Bound(
+        poly.add(more, *(one.size for one in bounds)),
+        poly.add(_ONE, *(one.parts for one in bounds)),
+        poly.add(_ONE, *(one.work for one in bounds)),
+    )
 
 
 def _is_accumulator(tree: Tree) -> bool:

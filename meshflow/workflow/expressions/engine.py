@@ -11,12 +11,14 @@ import re2  # type: ignore[import-untyped]
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from meshflow.config.problems import did_you_mean
-from meshflow.workflow.expressions.cost import LEAST_USEFUL, data_limit
+from meshflow.workflow.expressions.cost import LEAST_USEFUL, affordable, work_of
+from meshflow.workflow.expressions.polynomial import Polynomial
 from meshflow.workflow.expressions.tree import Call, Constant, Loop, Tree, children, names, read_tree
 from meshflow.workflow.plain import NotPlainError, Plain, plain
 
 MAX_EXPRESSION = 4_000
 _SHOWN = 80
+_SURELY_CHEAP = LEAST_USEFUL
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.+)")
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _NODE = re.compile(r"nodes\.([A-Za-z_][A-Za-z0-9_]*)")
@@ -67,12 +69,12 @@ class Scope:
             raise self._explained(str(error)) from None
         tree = read_tree(checked.serialize())
         _check_patterns(tree)
-        limit = data_limit(tree)
-        if limit < LEAST_USEFUL and names(tree):
+        work = work_of(tree)
+        if not affordable(work, LEAST_USEFUL, LEAST_USEFUL):
             raise ExpressionError(
-                f"may take too long: its work grows so fast that no more than {limit} characters of data would do"
+                f"may take too long: its work grows so fast that a list of {LEAST_USEFUL} would be too much"
             )
-        return Expression(source, checked, kind, tree, limit)
+        return Expression(source, checked, kind, tree, work)
 
     def condition(self, source: str) -> Expression:
         """Return an expression that is true or false, as far as its types tell."""
@@ -110,15 +112,15 @@ class Scope:
 
 
 class Expression:
-    """A checked expression. ``names`` are the variables that it reads, ``limit`` how much data it may see."""
+    """A checked expression. ``names`` are the variables that it reads, ``work`` bounds what it does with them."""
 
-    __slots__ = ("_checked", "kind", "limit", "names", "source")
+    __slots__ = ("_checked", "kind", "names", "source", "work")
 
-    def __init__(self, source: str, checked: Any, kind: str, tree: Tree, limit: int) -> None:
+    def __init__(self, source: str, checked: Any, kind: str, tree: Tree, work: Polynomial | None) -> None:
         self.source = source
         self.kind = kind
         self.names = frozenset(names(tree))
-        self.limit = limit
+        self.work = work
         self._checked = checked
 
     def truth(self, data: Mapping[str, Plain]) -> bool:
@@ -137,11 +139,11 @@ class Expression:
 
     def _value(self, data: Mapping[str, Plain]) -> Any:
         seen = {name: data[name] for name in self.names if name in data}
-        size = sum(one.size for one in seen.values())
-        if size > self.limit:
+        size, parts = sum(one.size for one in seen.values()), sum(one.parts for one in seen.values())
+        if size > _SURELY_CHEAP and not affordable(self.work, size, parts):
             raise EvaluationError(
                 "expression_too_costly",
-                f"{self.source!r} may see {self.limit:,} characters and parts of data, and these are {size:,}",
+                f"{self.source!r} would do too much work on {size:,} characters in {parts:,} parts; give it less",
             )
         try:
             found = self._checked.eval(data={name: one.value for name, one in seen.items()})

@@ -1,11 +1,13 @@
-"""Polynomials with whole coefficients from 0 on: upper bounds of what an expression does, by the size of its data."""
+"""Polynomials with coefficients from 0 on: upper bounds of what an expression does, by the size of its data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import TypeAlias
 
 Monomial: TypeAlias = tuple[tuple[str, int], ...]
-Polynomial: TypeAlias = dict[Monomial, int]
+Polynomial: TypeAlias = dict[Monomial, float]
 
 MAX_DEGREE = 12
 
@@ -14,7 +16,7 @@ class TooSteepError(ValueError):
     """A bound would grow faster than any data could be small enough for."""
 
 
-def constant(value: int) -> Polynomial:
+def constant(value: float) -> Polynomial:
     """Return the polynomial that is a number."""
     return {(): value} if value else {}
 
@@ -53,21 +55,22 @@ def multiply(one: Polynomial, other: Polynomial) -> Polynomial:
     return product
 
 
-def summed(term: Polynomial, name: str, size: Polynomial) -> Polynomial:
-    """Return a bound of the sum over elements whose sizes ``name`` stands for, and that have ``size`` together.
+def summed(term: Polynomial, totals: Mapping[str, Polynomial], count: Polynomial) -> Polynomial:
+    """Return a bound of the sum over ``count`` elements, where ``totals`` says what their variables come to together.
 
-    What does not depend on the element counts once for each, and there are no more of them than their size says. For
-    the rest the sum of powers is never above the power of the sum.
+    What does not depend on the element counts once for each. For the rest the sum of powers, and of products, is never
+    above the power and the product of the sums.
     """
-    total: Polynomial = {}
+    whole: Polynomial = {}
     for monomial, factor in term.items():
         powers = dict(monomial)
-        power = powers.pop(name, 0)
+        own = [(totals[name], powers.pop(name)) for name in totals if name in powers]
         part: Polynomial = {tuple(sorted(powers.items())): factor}
-        for _ in range(max(1, power)):
-            part = multiply(part, size)
-        total = add(total, part)
-    return total
+        for total, power in own or [(count, 1)]:
+            for _ in range(power):
+                part = multiply(part, total)
+        whole = add(whole, part)
+    return whole
 
 
 def without(one: Polynomial, name: str) -> Polynomial:
@@ -75,6 +78,9 @@ def without(one: Polynomial, name: str) -> Polynomial:
     return {monomial: factor for monomial, factor in one.items() if name not in dict(monomial)}
 
 
-def value_at(one: Polynomial, size: int) -> int:
-    """Return the value where every variable is ``size``."""
-    return sum(factor * size ** sum(power for _, power in monomial) for monomial, factor in one.items())
+def value_at(one: Polynomial, values: Mapping[str, int]) -> float:
+    """Return the value where the variables have these values."""
+    total = 0.0
+    for monomial, factor in one.items():
+        total += factor * prod(values[name] ** power for name, power in monomial)
+    return total

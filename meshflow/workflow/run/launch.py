@@ -19,7 +19,7 @@ from meshflow.workflow.registry import Registry
 from meshflow.workflow.result import NodeResult, NodeStatus, RunStatus, WorkflowResult
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.execution import Execution, Undo
-from meshflow.workflow.run.memory import Memory, NoMemory, memory_of
+from meshflow.workflow.run.memory import LedgerMemory, Memory, NoMemory, memory_of
 from meshflow.workflow.run.schedule import ending, waiting
 from meshflow.workflow.run.steps import Call, Done, Run, Stop
 from meshflow.workflow.run.undo import compensate
@@ -113,19 +113,17 @@ class _Launched:
     async def _start(self) -> Done:
         """Take the input in as a step of its own: gates see it once, and its labels and its record begin there."""
         run, plan = self._run, self._plan
-        notes = {"workflow": plan.name, "definition": plan.digest}
+        step_id = start_id(plan)
         if self._launch.resume:
-            memo = await run.memory.recall(START)
-            if memo is None:
-                raise LedgerError(f"run {run.run_id!r} is no run of a workflow: it has no step {START}")
-            recorded = (memo.notes or {}).get("definition")
-            if recorded != plan.digest:
+            if await run.memory.recall(step_id) is None:
                 raise ConfigError(
-                    f"run {run.run_id!r} began with another definition of {shown(plan.name)}: "
-                    f"{str(recorded)[:12]}, and this one is {plan.digest[:12]}; go on with the one it began with",
+                    f"run {run.run_id!r} did not begin with this definition of {shown(plan.name)} ({step_id}); "
+                    "go on with the one that it began with",
                     where="resume",
                 )
-        call = Call(START, START, _SAME, self._given, Trace(), notes=notes)
+            if self._launch.retry_failed and isinstance(run.memory, LedgerMemory) and run.memory.undone:
+                raise ConfigError(f"run {run.run_id!r} was undone, so nothing of it is tried again", where="resume")
+        call = Call(START, step_id, _SAME, self._given, Trace())
         done = await run.take(call, self._ends, None)
         if done.withheld:
             raise LedgerError(f"the input of run {run.run_id!r} {done.withheld}; pass a memory that holds it")
@@ -215,6 +213,14 @@ class _Launched:
             steps=run.steps,
             duration_ms=(perf_counter() - self._begun) * 1_000,
         )
+
+
+def start_id(plan: Plan) -> str:
+    """Return the id of a run's first step, which says by which definition it began.
+
+    In the id and not in the metadata: those pass redaction, to which a digest may look like a number of somebody's.
+    """
+    return f"{START}.{plan.digest[:32]}"
 
 
 def _named(runtime: StepRuntime, others: Mapping[str, StepRuntime]) -> dict[str | None, StepRuntime]:

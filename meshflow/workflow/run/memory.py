@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 BEGUN = "begun"
+UNDO = "~undo"
 _STATUS = {"commit": "completed", "reject": "denied", "escalate": "paused", "error": "failed"}
 _CUT_OFF = frozenset({"step.cancelled", "step.interrupted"})
 _OUTPUT_STAGE = STAGE_BY_NAME["output_guardrails"].name
@@ -44,7 +45,6 @@ class StepMemo:
     origin: str | None = None
     confidentiality: str | None = None
     order: int = 0
-    notes: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; ``StepMemo(**memo)`` is the way back."""
@@ -114,6 +114,11 @@ class LedgerMemory(NoMemory):
         """Return how the step ended last, or None where it has not begun."""
         return self._memos.get(step_id)
 
+    @property
+    def undone(self) -> bool:
+        """Whether anything that the run did has been undone, or begun to be."""
+        return any(step_id.endswith(UNDO) for step_id in self._memos)
+
     def __len__(self) -> int:
         return len(self._memos)
 
@@ -123,6 +128,8 @@ def _memo(step: Mapping[str, Any], place: int) -> StepMemo:
     if status == "failed" and step["code"] in _CUT_OFF and step["executed"]:
         status = BEGUN
     request = step["approval_request"] or {}
+    labels = step["labels"]
+    origin, confidentiality = with_handed(labels["origin"], labels["confidentiality"], step["metadata"] or {})
     return StepMemo(
         step_id=step["step_id"],
         status=status,
@@ -135,11 +142,25 @@ def _memo(step: Mapping[str, Any], place: int) -> StepMemo:
         approval_id=request.get("approval_id"),
         cost_micro_usd=step["cost_micro_usd"],
         tokens=step["tokens"],
-        origin=step["labels"]["origin"],
-        confidentiality=step["labels"]["confidentiality"],
+        origin=origin,
+        confidentiality=confidentiality,
         order=place,
-        notes=step["metadata"] or None,
     )
+
+
+def with_handed(
+    origin: str | None, confidentiality: str | None, notes: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """Return the labels of what a step read, raised to those that its handler put on the result; None is unknown."""
+    handed = notes.get("labels")
+    if handed is None or origin is None or confidentiality is None:
+        return origin, confidentiality
+    try:
+        higher = max(Origin[origin.upper()], Origin[handed[0].upper()])
+        secret = max(Confidentiality[confidentiality.upper()], Confidentiality[handed[1].upper()])
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None, None  # noted, and no longer legible
+    return higher.name.lower(), secret.name.lower()
 
 
 def _doubt(step: Mapping[str, Any]) -> str:

@@ -13,13 +13,13 @@ from meshflow.errors import ConfigError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.record import RuntimeOutcome, Status
 from meshflow.step import NodeInput, to_micro_usd
-from meshflow.workflow.calls import Target, target, undo_target
+from meshflow.workflow.calls import Target, noting, target, undo_target
 from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
 from meshflow.workflow.plan import PlannedNode
 from meshflow.workflow.registry import Registry
 from meshflow.workflow.result import NodeResult, NodeStatus
 from meshflow.workflow.run.board import Cell, Halt, Trace
-from meshflow.workflow.run.memory import BEGUN, Memory, StepMemo
+from meshflow.workflow.run.memory import BEGUN, Memory, StepMemo, with_handed
 from meshflow.workflow.spec import Limits, Node
 from meshflow.workflow.spec.nodes import Retry
 
@@ -64,7 +64,6 @@ class Call:
     spec: Node = _PLAIN_NODE
     ask: str | None = None
     undoing: bool = False
-    notes: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -195,10 +194,11 @@ class Run:
                 Origin[spec.labels.origin.upper()], Confidentiality[spec.labels.confidentiality.upper()]
             )
             labels = least if labels is None else labels.join(least)
+        notes: dict[str, Any] = {}
         return NodeInput(
             node_id=call.node_id,
             input=call.given.value,
-            handler=call.target.handler,
+            handler=noting(call.target.handler, notes),
             kind=call.target.kind,
             tool=call.target.tool,
             action=spec.action,
@@ -217,7 +217,7 @@ class Run:
             timeout_ms=spec.timeout_ms,
             ask=ask,
             resume=resume,
-            metadata=call.notes or {},
+            metadata=notes,  # the kernel reads it once the step has ended
         )
 
     async def _ended(self, call: Call, outcome: RuntimeOutcome) -> Done:
@@ -278,6 +278,7 @@ _WORST = TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
 
 def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) -> StepMemo:
     record = outcome.record
+    origin, confidentiality = with_handed(record.origin, record.confidentiality, record.metadata)
     return StepMemo(
         step_id=call.step_id,
         status="completed" if halt is None else halt.status.value,
@@ -289,10 +290,9 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
         approval_id=outcome.approval_id,
         cost_micro_usd=record.cost_micro_usd,
         tokens=record.tokens,
-        origin=record.origin,
-        confidentiality=record.confidentiality,
+        origin=origin,
+        confidentiality=confidentiality,
         order=int(monotonic() * 1_000_000),
-        notes=call.notes,
     )
 
 

@@ -9,6 +9,7 @@ from meshflow.workflow.plain import plain
 from meshflow.workflow.result import NodeStatus
 from meshflow.workflow.run.board import Cell, Halt
 from meshflow.workflow.run.execution import Undo
+from meshflow.workflow.run.memory import UNDO
 from meshflow.workflow.run.steps import Call
 from meshflow.workflow.spec import Node
 from meshflow.workflow.spec.nodes import CompensationNode
@@ -60,6 +61,6 @@ def _call(undo: Undo, spec: CompensationNode) -> Call:
         labels=undo.node.spec.labels,
     )  # fmt: skip
     return Call(
-        f"{undo.execution.prefix}{undo.node.name}~undo", f"{undo.step_id}~undo",
+        f"{undo.execution.prefix}{undo.node.name}{UNDO}", f"{undo.step_id}{UNDO}",
         undo.execution.run.undo_target(undo.node), plain(given.value), trace, spec=settings, undoing=True,
     )  # fmt: skip
