@@ -69,8 +69,8 @@ __all__ = [
     "END", "START", "Agent", "AgentResult", "CachePolicy", "Command", "ConfigError", "Decision", "Effect",
     "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation", "Overwrite", "PluginError", "Policy",
     "ReplayLedger", "RetryPolicy", "RunDiff", "RuntimeOutcome", "Send", "StateGraph", "Status", "StepDeniedError",
-    "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "WorkflowDefinition", "WorkflowResult", "add", "current_step", "first", "interrupt", "last",
-    "node", "tool",
+    "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "WorkflowDefinition", "WorkflowResult", "add",
+    "current_step", "first", "interrupt", "last", "node", "tool",
 ]  # fmt: skip
 
 

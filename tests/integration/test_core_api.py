@@ -16,10 +16,16 @@ from typing import Any
 
 import pytest
 
-from meshflow import NodeInput, ReplayLedger, RunDiff, RuntimeOutcome, StepRecord
+from meshflow import NodeInput, ReplayLedger, RunDiff, RuntimeOutcome, StepRecord, WorkflowDefinition, WorkflowResult
 from meshflow.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
+WORKFLOW = """\
+nodes:
+  topic: {kind: transform, input: "about: ${{ input }}"}
+  title: {kind: transform, input: {title: "ABOUT: ${{ input }}"}}
+edges: [topic -> title]
+"""
 PAGE = ROOT / "docs" / "reference" / "core-api.md"
 POSTGRES = '"postgresql://user:pass@host/db"'
 HAS_POSTGRES = find_spec("meshflow.ledger.postgres") is not None
@@ -121,7 +127,19 @@ async def test_state_graph() -> None:
     assert names["result"] == {"messages": [], "count": 3}
 
 
+async def test_workflow_definition(ledger: ReplayLedger) -> None:
+    Path("workflow.yaml").write_text(WORKFLOW, "utf-8")
+    names = await run(block("WorkflowDefinition"))
+    result = names["result"]
+    assert isinstance(result, WorkflowResult)
+    assert (result.status, result.output) == ("completed", {"title": "ABOUT: summarize AI safety"})
+    steps = await ledger.get_run(result.run_id)
+    assert [step["node_id"] for step in steps] == ["@start", "topic", "title", "@end"]
+    again = WorkflowDefinition.from_yaml("out.yaml")
+    assert again == names["wf"] == WorkflowDefinition.from_yaml(names["yaml_str"])
+
+
 def test_every_expression_of_the_blocks_is_evaluated_by_a_test() -> None:
     headings = re.findall(r"^## (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert headings == ["StepRuntime", "ReplayLedger", "RunDiff", "StateGraph"]
+    assert headings == ["StepRuntime", "ReplayLedger", "RunDiff", "StateGraph", "WorkflowDefinition"]
     assert PAGE.read_text("utf-8").count("```python\n") == len(headings)

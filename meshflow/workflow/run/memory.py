@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshflow.errors import ConfigError, LedgerError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
-from meshflow.ledger.format.canonical import payload_bytes
+from meshflow.ledger.format.payload import payload_bytes
 from meshflow.ledger.outline import Doubt, doubt_of
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.stages import STAGE_BY_NAME
