@@ -57,8 +57,10 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
     the child needs a ledger of its own.
 
     ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, made on first use; else the path of such a
-    file, ``env:NAME`` for a variable, or None to sign nothing. A checkpoint is signed once a batch that brings the
-    entries since the last one to ``checkpoint_every``.
+    file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends with a checkpoint. With
+    ``checkpoint_every`` above 1 one is signed once so many entries have none over them, and no later than
+    ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can change or
+    take away those entries and nobody will know.
 
     With ``encrypt`` as ``run`` or ``subject`` payloads are kept under a data key of each run, or of whom they belong
     to, wrapped by the key in the file or ``env:NAME`` that ``key_encryption_key`` names; reading needs that key too.
@@ -67,7 +69,8 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
     def __init__(
         self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
         busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: str | Path | None = "auto",
-        checkpoint_every: int = 1, encrypt: str = "none", key_encryption_key: str | None = None,
+        checkpoint_every: int = 1, checkpoint_within_ms: int = 1_000, encrypt: str = "none",
+        key_encryption_key: str | None = None,
     ) -> None:  # fmt: skip
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
@@ -80,7 +83,8 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
         self.key = key_source(key, path)
         self._store: LedgerStore = SqlStore(
             SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=self.key,
-            checkpoint_every=checkpoint_every, now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
+            checkpoint_every=checkpoint_every, checkpoint_within_ms=checkpoint_within_ms,
+            now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
         )  # fmt: skip
         self._salts = Salts()
         self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)

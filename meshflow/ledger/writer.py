@@ -31,6 +31,14 @@ class Appender(Protocol):
         """Make the batch durable; one outcome for each, in order. An exception fails the whole batch."""
         ...
 
+    def due_in(self) -> float | None:
+        """Return in how many seconds ``catch_up`` is wanted if nothing else is to be done; None for not at all."""
+        ...
+
+    def catch_up(self) -> None:
+        """Do what was put off; also called once at the end. A failure concerns nobody who waits."""
+        ...
+
     def close(self) -> None:
         """Close what was opened."""
         ...
@@ -126,7 +134,7 @@ class GroupWriter:
     def _work(self) -> None:
         held: _Item | None = None
         while True:
-            item, waiter = held or self._queue.get()
+            item, waiter = held or self._next()
             held = None
             if item is None or waiter is None:
                 break
@@ -134,7 +142,17 @@ class GroupWriter:
                 held = self._write(item, waiter)
             else:
                 self._answer([(waiter, _outcome(item))])
+        if self._appender.due_in() is not None:
+            _outcome(self._appender.catch_up)
         self._appender.close()
+
+    def _next(self) -> _Item:
+        """Return what was handed in next; do what was put off when nothing is for so long."""
+        while True:
+            try:
+                return self._queue.get(timeout=self._appender.due_in())
+            except Empty:
+                _outcome(self._appender.catch_up)
 
     def _write(self, draft: Draft, waiter: Waiter) -> _Item | None:
         """Write this draft and all that wait with it; return the item that ended the batch, if one did."""

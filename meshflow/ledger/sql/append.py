@@ -77,6 +77,15 @@ class SqlAppender:
             self._connection.close()
             self._connection = None
 
+    def due_in(self) -> float | None:
+        """Return in how many seconds to call ``catch_up`` if nothing else is to be done; None for not at all."""
+        return self._signer.due_in()
+
+    def catch_up(self) -> None:
+        """Sign what has no checkpoint over it yet."""
+        self._signer.put_off()
+        self.checkpoint()
+
     def append(self, batch: Sequence[Draft]) -> Sequence[Outcome]:
         """Write a batch in one transaction; entries that contradict the ledger fail alone."""
         try:
@@ -127,6 +136,8 @@ class SqlAppender:
             self._extend_log(connection)
             attempt.committing = True
             self.database.commit(connection)
+            if self._log is not None:
+                self._signer.committed(self._log)
             return attempt.results[0]
         except BaseException as error:
             self._forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from meshflow.errors import LedgerError
@@ -19,17 +20,22 @@ _ADD_SIGNER = "INSERT INTO signers (verifier, since_size, note) VALUES (?, ?, ?)
 class LogSigner:
     """Holds the key while a ledger is open for writing; without a source it signs nothing.
 
+    Signs once ``every`` entries have no checkpoint over them, or one of them has had none for ``within_s``.
     The newest stored checkpoint is compared with the log whenever another process may have written, so that no
     checkpoint is signed that contradicts it.
     """
 
-    def __init__(self, source: KeySource | None, every: int, now_us: Callable[[], int], name: str) -> None:
+    def __init__(
+        self, source: KeySource | None, every: int, within_s: float, now_us: Callable[[], int], name: str
+    ) -> None:
         self._source = source
         self._every = every
+        self._within_s = within_s
         self._now_us = now_us
         self._name = name
         self._key: Signer | None = None
         self._signed = 0
+        self._due: float | None = None
 
     def take_up(self, connection: Connection, origin: str, log: Log) -> None:
         """Check the key and the newest checkpoint against what the ledger holds."""
@@ -69,8 +75,25 @@ class LogSigner:
 
     def settle(self, connection: Connection, origin: str, log: Log) -> None:
         """Sign what the transaction has appended, when it is time."""
-        if self._key is not None and log.size - self._signed >= self._every:
+        if self._key is None:
+            return
+        if log.size - self._signed >= self._every or (self._due is not None and time.monotonic() >= self._due):
             self.sign(connection, origin, log)
+
+    def committed(self, log: Log) -> None:
+        """Take note, once a transaction is durable, of whether it left entries without a checkpoint."""
+        if self._key is None or log.size == self._signed:
+            self._due = None
+        elif self._due is None:
+            self._due = time.monotonic() + self._within_s
+
+    def due_in(self) -> float | None:
+        """Return in how many seconds to sign although nothing is appended; None when all has its checkpoint."""
+        return None if self._due is None else max(0.0, self._due - time.monotonic())
+
+    def put_off(self) -> None:
+        """Have the next try, should this one fail, come no sooner than the first one came."""
+        self._due = time.monotonic() + self._within_s
 
     def sign(self, connection: Connection, origin: str, log: Log) -> None:
         """Sign the log as it is, unless that is done."""

@@ -53,9 +53,11 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
 
     def __init__(
         self, database: Database, *, queue_limit: int = 4_096, key: KeySource | None = None, checkpoint_every: int = 1,
-        now_us: Callable[[], int] | None = None, vault: Vault | None = None, patience_ms: int = 15_000,
+        checkpoint_within_ms: int = 1_000, now_us: Callable[[], int] | None = None, vault: Vault | None = None,
+        patience_ms: int = 15_000,
     ) -> None:  # fmt: skip
-        signer = LogSigner(key, checkpoint_every, now_us or SystemClock().now_us, database.name)
+        clock = now_us or SystemClock().now_us
+        signer = LogSigner(key, checkpoint_every, checkpoint_within_ms / 1_000, clock, database.name)
         self._database = database
         self._appender = SqlAppender(database, signer, vault or Vault(), patience_ms)
         self._opener = self._appender.vault.opener()

@@ -9,6 +9,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
-_CHUNKS = (512, 128, 32, 8, 2, 1)
+_CHUNKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _TRUNCATE_PATIENCE_S = 5.0
 _log = logging.getLogger("meshflow.ledger")
 
@@ -79,15 +80,11 @@ class SqliteDatabase:
 
     def insert(self, connection: Connection, table: str, values: Sequence[Any], suffix: str = "") -> None:
         """Insert rows in as few statements of a few sizes as they take."""
-        columns = WRITTEN[table]
-        width = len(columns)
-        row = f"({', '.join('?' * width)})"
+        width = len(WRITTEN[table])
         at, left = 0, len(values) // width
         for size in _CHUNKS:
             while left >= size:
-                rows = ", ".join([row] * size)
-                sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}{suffix}"  # noqa: S608 - our own tables
-                connection.execute(sql, values[at : at + size * width])
+                connection.execute(_insertion(table, size, suffix), values[at : at + size * width])
                 at += size * width
                 left -= size
 
@@ -189,6 +186,14 @@ class SqliteDatabase:
         reader, self._reader = self._reader, None
         if reader is not None:
             await reader.close()
+
+
+@cache
+def _insertion(table: str, size: int, suffix: str) -> str:
+    """Return the statement that inserts so many rows; the same object each time, whose hash is known."""
+    columns = WRITTEN[table]
+    rows = ", ".join([f"({', '.join('?' * len(columns))})"] * size)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}{suffix}"  # noqa: S608 - our own tables
 
 
 def _identity(place: str) -> tuple[int, int] | None:

@@ -40,6 +40,7 @@ def _open(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        connection.execute("PRAGMA cache_size = -16000")  # each run that is written to has its place in three indexes
         connection.execute("PRAGMA secure_delete = ON")
         _prepare(connection, path)
         connection.execute("PRAGMA busy_timeout = 0")  # from here on whoever begins a transaction waits for the lock

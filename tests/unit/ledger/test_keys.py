@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,7 +140,7 @@ async def test_a_rotation_cut_off_before_the_file_was_replaced_is_finished(
 
 
 async def test_checkpoints_come_as_often_as_asked(path: Path, record: MakeRecord) -> None:
-    async with ReplayLedger(path, checkpoint_every=10) as ledger:
+    async with ReplayLedger(path, checkpoint_every=10, checkpoint_within_ms=60_000) as ledger:
         for number in range(25):
             await ledger.write(record(number))
         rows = await ledger._store._fetch("SELECT size FROM checkpoints ORDER BY size", {})  # type: ignore[attr-defined]
@@ -150,3 +154,68 @@ def test_sources_by_name(tmp_path: Path) -> None:
     assert key_source(None, tmp_path / "l.db") is None
     assert key_source("auto", tmp_path / "l.db") == KeyFile(tmp_path / "l.db.key")
     assert key_source(tmp_path / "k", tmp_path / "l.db") == KeyFile(tmp_path / "k")
+
+
+async def sizes(ledger: ReplayLedger) -> list[int]:
+    rows = await ledger._store._fetch("SELECT size FROM checkpoints ORDER BY size", {})  # type: ignore[attr-defined]
+    return [row[0] for row in rows]
+
+
+async def test_what_waits_for_a_checkpoint_has_one_in_time_though_nothing_more_is_written(
+    path: Path, record: MakeRecord
+) -> None:
+    async with ReplayLedger(path, checkpoint_every=1_000, checkpoint_within_ms=300) as ledger:
+        for number in range(3):
+            await ledger.write(record(number))
+        began = time.monotonic()
+        assert await sizes(ledger) == []
+        while await sizes(ledger) != [3]:
+            assert time.monotonic() < began + 20
+            await asyncio.sleep(0.02)
+        assert (await ledger.verify_ledger())["uncovered"] == 0
+
+
+async def test_closing_leaves_nothing_without_a_checkpoint(path: Path, record: MakeRecord) -> None:
+    async with ReplayLedger(path, checkpoint_every=1_000, checkpoint_within_ms=60_000) as ledger:
+        await asyncio.gather(*(ledger.write(record(number)) for number in range(20)))
+    async with ReplayLedger(path) as ledger:
+        assert await sizes(ledger) == [20]
+
+
+async def test_what_a_killed_process_left_without_a_checkpoint_has_one_soon_after_the_next_begins(path: Path) -> None:
+    script = (
+        "import asyncio, os, signal, sys\nfrom meshflow.ledger import ReplayLedger\n"
+        "async def main():\n    ledger = ReplayLedger(sys.argv[1], checkpoint_every=100, checkpoint_within_ms=60_000)\n"
+        "    await ledger.write({'run_id': 'r', 'node_id': 'n', 'step_id': 's'})\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script, str(path)], timeout=60)
+    async with ReplayLedger(path, checkpoint_every=100, checkpoint_within_ms=100) as ledger:
+        assert (await ledger.verify_ledger())["uncovered"] == 1
+        await ledger.open()
+        began = time.monotonic()
+        while await sizes(ledger) != [1]:
+            assert time.monotonic() < began + 20
+            await asyncio.sleep(0.02)
+
+
+async def test_without_a_key_nothing_is_put_off(path: Path, record: MakeRecord) -> None:
+    async with ReplayLedger(path, key=None, checkpoint_every=1_000, checkpoint_within_ms=1) as ledger:
+        await ledger.write(record(0))
+        assert ledger._store._appender.due_in() is None  # type: ignore[attr-defined]
+
+
+async def test_a_checkpoint_that_cannot_be_signed_in_time_is_tried_again(path: Path, record: MakeRecord) -> None:
+    async with ReplayLedger(path, checkpoint_every=1_000, checkpoint_within_ms=100, busy_timeout_ms=50) as ledger:
+        await ledger.write(record(0))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(0.4)
+        other.execute("ROLLBACK")
+        other.close()
+        began = time.monotonic()
+        while await sizes(ledger) != [1]:
+            assert time.monotonic() < began + 20
+            await asyncio.sleep(0.02)
+        assert (await ledger.write(record(1))).seq == 1

@@ -44,7 +44,13 @@ class LedgerSettings(Settings):
         description="signing key: auto for a file beside the ledger, another file, env:NAME, or null to sign nothing",
     )
     checkpoint_every: int = Field(
-        1, ge=1, le=1_000_000, description="entries after which the next batch is signed with a checkpoint, a count"
+        1,
+        ge=1,
+        le=1_000_000,
+        description="entries after which a checkpoint is signed, a count; above 1 the newest have none for a while",
+    )
+    checkpoint_within_ms: int = Field(
+        1_000, ge=1, le=3_600_000, description="how long an entry may be without a checkpoint then, in milliseconds"
     )
     anchors: tuple[AnchorUse, ...] = Field(
         (), description="where checkpoints are published, as {use: name} with the settings of that anchor"
@@ -97,6 +103,7 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 queue_limit=self.settings.queue_limit,
                 key=self._beside(self.settings.key),
                 checkpoint_every=self.settings.checkpoint_every,
+                checkpoint_within_ms=self.settings.checkpoint_within_ms,
                 encrypt=self.settings.encrypt,
                 key_encryption_key=self._beside(self.settings.key_encryption_key),
             )
