@@ -160,6 +160,8 @@ def _test(matcher: Any, scope: Scope) -> Test:
         if wrong:
             raise _WrongError(f"{shown(operand)}: {wrong}")
         return lambda value, record: _same(value, record.value(operand))
+    if isinstance(operand, Mapping) and operand.keys() == {"setting"} and word in ("at_least", "at_most"):
+        operand = scope.settings.get(operand["setting"])
     return _simple(word, operand)
 
 

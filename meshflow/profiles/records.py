@@ -23,7 +23,7 @@ _BODY = (
     "redaction", "unsafe",
 )  # fmt: skip
 _OF_STEP = (
-    *_BODY, "age_days", "plain_address", "erased.any", "erased.by_retention",
+    *_BODY, "age_days", "plain_address", "input_keys", "names_a_person", "erased.any", "erased.by_retention",
     "profile.active", "profile.effect", "profile.codes",
     *(f"principal.{name}" for name in _PRINCIPAL), *(f"approval.{name}" for name in _APPROVAL),
 )  # fmt: skip
@@ -152,8 +152,13 @@ class Record:
     def _plain(self, field: str) -> Any:
         if field == "age_days":
             return (self._now_us - self.entry["started_us"]) / DAY_US
-        if field == "plain_address":
-            return ERASED if "input" in self.entry["erased"] else _holds_plain_address(self.entry["input_task"])
+        if field in ("plain_address", "input_keys"):
+            if "input" in self.entry["erased"]:
+                return ERASED
+            look = _keys_of if field == "input_keys" else _holds_plain_address
+            return look(self.entry["input_task"])
+        if field == "names_a_person":
+            return any(_EMAIL.search(str(self.entry.get(name) or "")) is not None for name in _KEPT_FOR_GOOD)
         if field == "outcome":
             return ERASED if self._outcome == "open" else self._outcome
         return self.entry.get(field)
@@ -260,5 +265,21 @@ def _holds_plain_address(root: Any) -> bool:
     return False
 
 
+def _keys_of(root: Any) -> list[str]:
+    """Return every key of every mapping in a value, in lower case."""
+    found: set[str] = set()
+    todo = [root]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Mapping):
+            found.update(str(key).lower() for key in value)
+            todo.extend(value.values())
+        elif isinstance(value, list):
+            todo.extend(value)
+    return sorted(found)
+
+
+_KEPT_FOR_GOOD = ("run_id", "step_id", "node_id", "tool", "action")
+_EMAIL = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")
 _PLAIN = ("http://", "ftp://", "ws://", "telnet://", "ldap://", "smtp://")
 _NO_STAGE: Mapping[str, Any] = {"effect": "none", "enforced": False, "replaced": False, "code": "", "plugins": None}

@@ -150,6 +150,42 @@ approved_by_requester if {
 	lower(trim_space(name)) == lower(trim_space(input.approval.approver))
 }
 
+# Whether who approved is in a list of the settings; an empty list lets anybody approve.
+approver_listed(name) if count(setting(name)) == 0
+
+approver_listed(name) if {
+	some one in setting(name)
+	lower(one) == lower(trim_space(input.approval.approver))
+}
+
+# Whether the principal has two roles that "preparer+approver" of a list keeps apart.
+roles_conflict(name) if {
+	some pair in setting(name)
+	parts := split(pair, "+")
+	count(parts) > 1
+	every part in parts {
+		trim_space(part) in roles
+	}
+}
+
+# Whether some key of what the step carries, at any depth, is one of these.
+carries_key(names) if {
+	some part in ["arguments", "input"]
+	walk(object.get(input, part, null), [path, value])
+	count(path) > 0
+	value != null
+	lower(sprintf("%v", [path[count(path) - 1]])) in names
+}
+
+# What the ledger keeps for good may not name a person: no erasure reaches it.
+default names_a_person := false
+
+names_a_person if {
+	some text in [input.run.run_id, input.step.step_id, input.node.id, input.tool, input.action]
+	is_string(text)
+	regex.match(`[^\s@]@[^\s@]+\.[^\s@]`, text)
+}
+
 # A reference that the step's metadata carries, such as a change ticket.
 reference(key) if named(input.metadata[key])
 
