@@ -121,6 +121,10 @@ class World:
         async with ReplayLedger(self.ledger) as ledger:
             return await profile_report(ledger, pack, window, now_us=now_us or time.time_ns() // 1_000, **more)
 
+    def served(self, name: str) -> set[str]:
+        """Return the controls of a shipped pack."""
+        return {control.id for control in find_pack(name, {}, self.folder).manifest.controls}
+
     async def kill_a_step(self, **step: Any) -> None:
         """Leave an intent without an outcome: a process that ends in the middle of its step."""
         given = {"node_id": "killed", "step_id": "killed", "run_id": "run-killed", "kind": "tool", "tool": "send_mail",
@@ -131,6 +135,12 @@ class World:
             check=False,
             timeout=60,
         )
+
+    async def leave_unsigned(self, **step: Any) -> None:
+        """Have a step recorded in a ledger that signs nothing."""
+        ledger = ReplayLedger(self.ledger, key=None)
+        async with ledger, self.running(self.config(ledger=None), ledger=ledger) as runtime:
+            await self.act(runtime, {}, **step)
 
     async def expire(self, keep_us: int = 1) -> None:
         """Have a retention rule erase all that is there."""
@@ -158,6 +168,33 @@ def steps_that(report: dict[str, Any], control_id: str, state: str) -> set[str]:
     """Return the steps that a control lists under a state."""
     (control,) = (one for one in report["controls"] if one["id"] == control_id)
     return {one.get("step_id", "ledger") for one in control["records"].get(state, ())}
+
+
+class Violations:
+    """Steps that a profile would have stopped, by the control that each violates."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.steps: dict[str, str] = {}
+
+    def by(self, control: str, outcome: RuntimeOutcome) -> None:
+        """Note an outcome; it must have executed, or nothing was violated."""
+        assert outcome.record.executed, (control, outcome.code, outcome.reason)
+        self.steps[f"{self.prefix}{control}"] = outcome.step_id
+
+    def all_found_in(self, report: dict[str, Any]) -> None:
+        """Check that the report lists each under its control, as violating it."""
+        for control, step_id in self.steps.items():
+            assert step_id in steps_that(report, control, "violated"), control
+
+
+@pytest.fixture
+def violations() -> Any:
+    """Make a collection of violations for controls that begin with a text."""
+    return Violations
+
+
+OFF = {"mode": "disabled", "unsafe": True}
 
 
 @pytest.fixture
