@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.findings import Finding, Health
@@ -28,6 +28,7 @@ T = TypeVar("T")
 # Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
 _CHUNKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _TRUNCATE_PATIENCE_S = 5.0
+_PARTS = ("", "-wal", "-shm")
 _log = logging.getLogger("meshflow.ledger")
 
 
@@ -42,7 +43,7 @@ class SqliteDatabase:
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
         self._place = ""
-        self._file: tuple[int, int] | None = None
+        self._files: dict[str, tuple[int, int] | None] = {}
         self._reader: Reader | None = None
         self._closed = False
 
@@ -50,7 +51,7 @@ class SqliteDatabase:
         """Open the file for writing, and make it if it is not there."""
         self._place = os.path.abspath(self._path)  # a later change of folder must not lead elsewhere
         connection = open_writer(self._path, self._busy_timeout_ms)
-        self._file = _identity(self._place)
+        self._files = {part: _identity(self._place + part) for part in _PARTS}
         return connection
 
     def begin(self, connection: Connection) -> object:
@@ -70,13 +71,31 @@ class SqliteDatabase:
                 time.sleep(random.uniform(0.0002, 0.004))
 
     def commit(self, connection: Connection) -> None:
-        """Commit, but not into a file that no path leads to any more: the system would let us, and drop it later."""
-        if _identity(self._place) != self._file:
+        """Commit, but not into files that no path leads to any more: the system would let us, and drop them later."""
+        changed = [part for part in _PARTS if _identity(self._place + part) != self._files[part]]
+        if changed:
+            connection.execute("ROLLBACK")
+            self._taken_away(connection, changed)
+        connection.execute("COMMIT")
+
+    def _taken_away(self, connection: Connection, changed: list[str]) -> NoReturn:
+        """Save what the write-ahead log holds, if it was deleted and nobody has begun another; refuse in any case."""
+        if "" in changed:
             raise LedgerError(
                 f"ledger {self.name}: the file has been deleted, moved or replaced since it was opened; "
                 "put it back and open the ledger again"
             )
-        connection.execute("COMMIT")
+        if _identity(f"{self._place}-wal") is None:
+            # It is open still, so all that was acknowledged can be moved to the file itself.
+            connection.execute("PRAGMA wal_checkpoint(FULL)")
+            saved = "what was acknowledged has been saved from it"
+        else:
+            saved = "what was acknowledged last may be lost with it, so keep the files as they are"
+        names = " and ".join(Path(self._place + part).name for part in changed)
+        raise LedgerError(
+            f"ledger {self.name}: {names} has been deleted or replaced while the ledger was open, and belongs to it; "
+            f"{saved}. Close the ledger in every process, and open and verify it"
+        )
 
     def insert(self, connection: Connection, table: str, values: Sequence[Any], suffix: str = "") -> None:
         """Insert rows in as few statements of a few sizes as they take."""
