@@ -7,39 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundling import Forge, Verdict, dump, judge, written
+from bundling import Forge, Verdict, judge, written
+from deeds import BODIES, DEEDS, body, honest, skipping, unlinked
 
-from meshflow.ledger.format.chain import genesis_hash
 from meshflow.ledger.format.checkpoints import Checkpoint, rotation_text
 from meshflow.ledger.format.notes import Signer, sign_note
-
-LIFE = {"step_id": "", "attempt": 0}
-
-
-def close(count: int) -> dict[str, Any]:
-    return {"kind": "close", **LIFE, "count": count}
-
-
-def erasure(number: int = 0, **erased: list[str]) -> dict[str, Any]:
-    names = {seq.removeprefix("s"): fields for seq, fields in erased.items()}
-    return {"kind": "erasure", "step_id": f"e{number}", "attempt": 0, "erased": names, "reason": "r", "authority": "a"}
-
-
-def fork(parent: str, steps: int, digest: str) -> dict[str, Any]:
-    return {"kind": "fork", **LIFE, "parent_run_id": parent, "parent_steps": steps, "parent_entry_hash": digest}
-
-
-def body(**changes: Any) -> bytes:
-    whole = {
-        "v": 1,
-        "kind": "step",
-        "run_id": "r",
-        "step_id": "s",
-        "attempt": 1,
-        "tenant_id": "acme",
-        "commitments": {},
-    }
-    return dump(whole | changes)
 
 
 @pytest.fixture
@@ -57,61 +29,10 @@ Judge = Callable[..., Verdict]
 
 def test_an_honest_forge_passes(verdict: Judge) -> None:
     forge = Forge()
-    digests = [forge.add("r", payloads={"input": '"x"'}, commit={"output": "1"}) for _ in range(3)]
-    forge.add("f", fork("r", 2, digests[1]))
-    forge.add("f")
-    forge.add("g", fork("nobody", 0, genesis_hash("nobody").hex()))
-    forge.add("r", erasure(0, s0=["output"], s1=["output"]))
-    forge.add("r", close(4))
-    forge.add("r", erasure(1, s2=["output"]))
-    forge.add("r", {"kind": "retention", **LIFE})
+    honest(forge)
     assert verdict(forge).valid
     assert verdict(forge, runs={"r": "whole", "f": "inherited", "g": "whole"}).valid
     assert verdict(forge, held=forge.checkpoint(2)).valid
-
-
-BODIES: dict[str, bytes] = {
-    "a fraction": body(tokens=0.5),
-    "a fraction that is whole": body(tokens=1).replace(b'"tokens":1', b'"tokens":1.0'),
-    "not a number": body(tokens=1).replace(b'"tokens":1', b'"tokens":NaN'),
-    "a number too large": body(tokens=2**53),
-    "a number too small": body(tokens=-(2**53)),
-    "a number of many digits": body(tokens=1).replace(b'"tokens":1', b'"tokens":1' + b"0" * 5_000),
-    "minus nothing": body(tokens=0).replace(b'"tokens":0', b'"tokens":-0'),
-    "a space": body().replace(b'":', b'": ', 1),
-    "a member twice": body().replace(b'{"attempt":1', b'{"attempt":1,"attempt":1'),
-    "an escape": body().replace(b'"step"', b'"\\u0073tep"'),
-    "members out of order": body().replace(b'{"attempt":1,', b"{").replace(b'"v":1', b'"v":1,"attempt":1'),
-    "a key beyond the plane": body(**{"\U0001f600": 1}),
-    "half a character": body(tool="x").replace(b'"tool":"x"', b'"tool":"\\ud800"'),
-    "a line separator escaped": body(tool="x").replace(b'"tool":"x"', b'"tool":"\\u2028"'),
-    "too deep": body(tool="x").replace(b'"x"', b"[" * 64 + b"]" * 64),
-    "far too deep": body(tool="x").replace(b'"x"', b"[" * 50_000 + b"]" * 50_000),
-    "no object": b"[]",
-    "nothing": b"",
-    "text behind": body() + b" ",
-    "another run": body(run_id="q"),
-    "no run": body(run_id=7),
-    "another version": body(v=2),
-    "a version that is true": body().replace(b'"v":1', b'"v":true'),
-    "an unknown kind": body(kind="dream"),
-    "a kind that is none": body(kind=["step"]),
-    "no attempt": body(attempt=None),
-    "an attempt below zero": body(attempt=-1),
-    "an attempt that is true": body(attempt=True),
-    "no tenant": body(tenant_id=None),
-    "no step": body(step_id=3),
-    "commitments that are none": body(commitments=[]),
-    "a commitment in capitals": body(commitments={"input": "A" * 64}),
-    "a commitment to an unknown field": body(commitments={"secret": "a" * 64}),
-    "a close that counts in words": body(kind="close", count="0"),
-    "a close without a count": body(kind="close"),
-    "a tombstone without a reason": body(kind="erasure", erased={}, authority="a"),
-    "a tombstone over a list": body(kind="erasure", erased=[], reason="r", authority="a"),
-    "a tombstone over a name": body(kind="erasure", erased={"x": ["input"]}, reason="r", authority="a"),
-    "a tombstone over an unknown field": body(kind="erasure", erased={"0": ["x"]}, reason="r", authority="a"),
-    "a fork of nobody": body(kind="fork", parent_steps=0, parent_entry_hash=""),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -129,153 +50,7 @@ def test_what_may_be_in_a_body_passes(verdict: Judge) -> None:
     assert verdict(forge).valid
 
 
-def _twice(forge: Forge) -> None:
-    forge.add("r", {"step_id": "a"})
-    forge.add("r", {"step_id": "a"})
-
-
-def _after_the_close(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", close(1))
-    forge.add("r")
-
-
-def _closed_twice(forge: Forge) -> None:
-    forge.add("r", close(0))
-    forge.add("r", close(1) | {"attempt": 1})
-
-
-def _counts_wrong(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", close(2))
-
-
-def _late_fork(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", fork("p", 0, genesis_hash("p").hex()))
-
-
-def _gone(forge: Forge) -> None:
-    forge.add("r", commit={"input": "1"})
-
-
-def _erased_and_there(forge: Forge) -> None:
-    forge.add("r", payloads={"input": "1"})
-    forge.add("r", erasure(0, s0=["input"]))
-
-
-def _erased_twice(forge: Forge) -> None:
-    forge.add("r", commit={"input": "1"})
-    forge.add("r", erasure(0, s0=["input"]))
-    forge.add("r", erasure(1, s0=["input"]))
-
-
-def _erased_before(forge: Forge) -> None:
-    forge.add("r", erasure(0, s1=["input"]))
-    forge.add("r", commit={"input": "1"})
-
-
-def _erased_itself(forge: Forge) -> None:
-    forge.add("r", erasure(0, s0=["input"]))
-
-
-def _erased_in_another_run(forge: Forge) -> None:
-    forge.add("q", commit={"input": "1"})
-    forge.add("r")
-    forge.add("r", erasure(0, s0=["input"]))
-
-
-def _erased_nothing(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", erasure(0, s0=[]))
-
-
-def _erased_a_field_twice(forge: Forge) -> None:
-    forge.add("r", commit={"input": "1"})
-    forge.add("r", erasure(0, s0=["input", "input"]))
-
-
-def _skipping(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", seq=2)
-
-
-def _backwards(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", seq=0)
-
-
-def _unlinked(forge: Forge) -> None:
-    forge.add("r")
-    forge.add("r", prev_hash="a" * 64)
-
-
-def _of_another_genesis(forge: Forge) -> None:
-    forge.add("r", prev_hash=genesis_hash("q").hex())
-
-
-def _fork_of_another_step(forge: Forge) -> None:
-    first = forge.add("p")
-    forge.add("p")
-    forge.add("r", fork("p", 2, first))
-
-
-def _fork_of_another_genesis(forge: Forge) -> None:
-    forge.add("r", fork("p", 0, genesis_hash("q").hex()))
-
-
-def _fork_of_what_is_not_there(forge: Forge) -> None:
-    digest = forge.add("p")
-    forge.add("r", fork("p", 2, digest))
-
-
-def _fork_of_nobody(forge: Forge) -> None:
-    forge.add("r", fork("p", 1, "a" * 64))
-
-
-def _fork_of_itself(forge: Forge) -> None:
-    forge.add("r", fork("r", 1, "a" * 64))
-
-
-def _fork_before_its_parent(forge: Forge) -> None:
-    other = Forge()
-    digest = other.add("p")
-    forge.add("r", fork("p", 1, digest))
-    forge.add("p")
-
-
-def _payload_of_another_entry(forge: Forge) -> None:
-    forge.add("r", payloads={"input": "1"})
-    forge.add("r", payloads={"input": "2"})
-    forge.entries[0]["payloads"], forge.entries[1]["payloads"] = (
-        forge.entries[1]["payloads"], forge.entries[0]["payloads"],
-    )  # fmt: skip
-
-
-def _payload_of_another_field(forge: Forge) -> None:
-    forge.add("r", payloads={"input": "1", "output": "1"})
-    there = forge.entries[0]["payloads"]
-    there["input"], there["output"] = there["output"], there["input"]
-
-
-def _payload_without_commitment(forge: Forge) -> None:
-    forge.add("r")
-    forge.entries[0]["payloads"]["input"] = {"data": "1", "salt": "0" * 32}
-
-
-DEEDS: dict[Callable[[Forge], None], str] = {
-    _twice: "keys", _after_the_close: "places", _closed_twice: "places", _counts_wrong: "places", _late_fork: "places",
-    _gone: "erasures", _erased_and_there: "erasures", _erased_twice: "erasures", _erased_before: "erasures",
-    _erased_itself: "erasures", _erased_in_another_run: "erasures", _erased_nothing: "erasures",
-    _erased_a_field_twice: "erasures", _skipping: "chain", _backwards: "chain", _unlinked: "chain",
-    _of_another_genesis: "chain", _fork_of_another_step: "forks", _fork_of_another_genesis: "forks",
-    _fork_of_what_is_not_there: "forks", _fork_of_nobody: "forks", _fork_of_itself: "forks",
-    _fork_before_its_parent: "forks", _payload_of_another_entry: "commitments",
-    _payload_of_another_field: "commitments", _payload_without_commitment: "commitments",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__.strip("_"))
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
 def test_the_keys_owner_cannot_break_the_rules_of_a_run(verdict: Judge, deed: Callable[[Forge], None]) -> None:
     forge = Forge()
     deed(forge)
@@ -285,12 +60,12 @@ def test_the_keys_owner_cannot_break_the_rules_of_a_run(verdict: Judge, deed: Ca
 
 def test_a_run_of_which_a_part_is_given_may_have_gaps_and_says_so(verdict: Judge) -> None:
     forge = Forge()
-    _skipping(forge)
+    skipping(forge)
     assert verdict(forge, runs={"r": "inherited"}).valid
     assert not verdict(forge, runs={"r": "tenant"}).valid  # of which tenant
     assert verdict(forge, runs={"r": "tenant"}, tenant="acme").valid
     assert "form" in verdict(forge, runs={"r": "whole"}, tenant="bolt").layers
-    _unlinked(forge)
+    unlinked(forge)
     assert "chain" in verdict(forge, runs={"r": "inherited"}).layers
 
 
