@@ -62,7 +62,7 @@ class Agent:
         )
         functions = [one.as_tool() if isinstance(one, Agent) else one for one in tools]
         self._tools = _by_name(functions)
-        self._traits: Mapping[str, ToolTraits] = {key: traits_of(one) for key, one in self._tools.items()}
+        self.traits: Mapping[str, ToolTraits] = {key: traits_of(one) for key, one in self._tools.items()}
         self._inner: Any = Inner(
             self._model, output_type=[output_type, DeferredToolRequests], instructions=instructions, name=name,
             model_settings=model_settings, retries=retries,
@@ -71,7 +71,7 @@ class Agent:
         self._made = (ledger, policy, config)
         self._own: StepRuntime | None = None
         if runtime is not None:
-            undeclared(runtime.config, self._traits)
+            undeclared(runtime.config, self.traits)
 
     @property
     def runtime(self) -> StepRuntime:
@@ -82,22 +82,24 @@ class Agent:
             from meshflow.kernel.runtime import StepRuntime
 
             ledger, policy, config = self._made
-            self._own = StepRuntime(ledger, policy, config=runtime_config(config, self._tools, self._traits))
+            self._own = StepRuntime(ledger, policy, config=runtime_config(config, self._tools, self.traits))
         return self._own
 
     async def run(
         self, prompt: Any = None, *, run_id: str | None = None, message_history: Sequence[Any] | None = None,
-        credential: str | None = None, tenant: str | None = None, labels: TaintLabels = USER,
-        metadata: Mapping[str, Any] | None = None, runtime: StepRuntime | None = None,
+        credential: str | None = None, tenant: str | None = None, labels: TaintLabels | None = None,
+        reads: tuple[str, ...] = (), metadata: Mapping[str, Any] | None = None, runtime: StepRuntime | None = None,
     ) -> AgentResult:  # fmt: skip
         """Run until the model has an answer, or a step is denied, fails, or waits for a person.
 
-        ``labels`` say where the prompt comes from; they follow its data. ``message_history`` goes on from an earlier
-        result's ``messages``. Several runs may share a ``run_id``, and with it budgets and labels.
+        ``labels`` say where the prompt comes from (a user, unless said otherwise), and ``reads`` names steps of the run
+        whose labels it carries; both follow its data. ``message_history`` goes on from an earlier result's
+        ``messages``. Several runs may share a ``run_id``, and with it budgets and labels. Called by the handler of a
+        step, the agent runs in that step's run, for whom it runs, with its labels.
         """
         from meshflow.agent.drive import drive
 
-        run = self._begin(run_id, credential, tenant, labels, metadata, runtime)
+        run = self._begin(run_id, credential, tenant, labels, reads, metadata, runtime)
         return await drive(self, run, prompt, _history(message_history))
 
     async def resume(
@@ -115,7 +117,7 @@ class Agent:
         labels = TaintLabels(
             Origin[str(checkpoint["origin"]).upper()], Confidentiality[str(checkpoint["confidentiality"]).upper()]
         )
-        run = self._begin(checkpoint["run_id"], credential, tenant, labels, checkpoint.get("metadata"), runtime)
+        run = self._begin(checkpoint["run_id"], credential, tenant, labels, (), checkpoint.get("metadata"), runtime)
         run.prefix, run.waiting = checkpoint["prefix"], frozenset(checkpoint["waiting"])
         run.steps = steps_from(checkpoint["steps"])
         return await drive(self, run, None, _history(checkpoint["messages"]), checkpoint)
@@ -134,11 +136,10 @@ class Agent:
         from meshflow.agent.stream import AgentStream
 
         history = _history(options.pop("message_history", None))
-        names = ("run_id", "credential", "tenant", "labels", "metadata", "runtime")
-        given = {"labels": USER, **options}
-        if unknown := sorted(set(given) - set(names)):
+        names = ("run_id", "credential", "tenant", "labels", "reads", "metadata", "runtime")
+        if unknown := sorted(set(options) - set(names)):
             raise ConfigError(f"unknown options {unknown}; choose among {list(names)}", where="Agent.stream")
-        stream = AgentStream(self, self._begin(*(given.get(name) for name in names)), prompt, history)
+        stream = AgentStream(self, self._begin(*(options.get(name) for name in names)), prompt, history)
         try:
             yield stream
         finally:
@@ -152,15 +153,7 @@ class Agent:
         """
 
         async def hand_over(task: str) -> Any:
-            step = current_step()
-            labels = step.labels if step is not None and step.labels is not None else USER
-            asked = step.step if step is not None else None
-            result = await self.run(
-                task, run_id=step.run_id if step is not None else None, labels=labels,
-                credential=asked.credential if asked is not None else None,
-                tenant=asked.tenant if asked is not None else None,
-            )  # fmt: skip
-            return result.unwrap()
+            return (await self.run(task)).unwrap()
 
         hand_over.__name__ = name or f"ask_{re.sub(r'[^A-Za-z0-9_]', '_', self.name)}"
         hand_over.__doc__ = description or self.description or f"Hand a task to {self.name} and return its answer."
@@ -178,13 +171,20 @@ class Agent:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _begin(self, run_id: Any, credential: Any, tenant: Any, labels: Any, metadata: Any, runtime: Any) -> AgentRun:
-        prefix = new_prefix(self.name)
+    def _begin(
+        self, run_id: Any, credential: Any, tenant: Any, labels: Any, reads: Any, metadata: Any, runtime: Any
+    ) -> AgentRun:
+        prefix, outer = new_prefix(self.name), current_step()
+        if outer is not None and run_id is None:
+            run_id, labels = outer.run_id, labels or outer.labels
+            credential, tenant = credential or outer.step.credential, tenant or outer.step.tenant
         template = NodeInput(
             node_id=self.name, run_id=run_id or f"run-{prefix}", agent_id=self.name, credential=credential,
             tenant=tenant, metadata=metadata or {},
         )  # fmt: skip
-        return AgentRun(runtime or self.runtime, template, prefix, labels)
+        run = AgentRun(runtime or self.runtime, template, prefix, labels or USER)
+        run.read(reads or ())
+        return run
 
 
 def _history(messages: Sequence[Any] | None) -> list[Any]:

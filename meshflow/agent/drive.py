@@ -28,7 +28,7 @@ def options(agent: Agent, run: AgentRun, history: list[ModelMessage], checkpoint
         functions.add_function(function, name=name)
     given: dict[str, Any] = {
         "model": GovernedModel(agent._model, run, agent._pricing, agent._max_tokens),
-        "toolsets": [GovernedToolset(functions, run, agent._traits)],
+        "toolsets": [GovernedToolset(functions, run, agent.traits)],
         "message_history": history or None,
         "usage_limits": UsageLimits(request_limit=agent._max_model_calls),
         "infer_name": False,

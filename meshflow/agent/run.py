@@ -50,6 +50,10 @@ class AgentRun:
     _read_by_model: tuple[str, ...] = ()
     _lasting: TaintLabels = field(default_factory=TaintLabels)
 
+    def read(self, step_ids: tuple[str, ...]) -> None:
+        """Have the next model call carry the labels of these steps."""
+        self._reads += step_ids
+
     def model_step(self, number: int, **fields: Any) -> NodeInput:
         """Return the step of the model call after ``number`` answers; it reads all that came since the last one."""
         return self._step(f"{self.prefix}/model-{number}", reads=tuple(self._reads), kind="model", **fields)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from meshflow.clock import Clock, SystemClock
 from meshflow.config.load import config_from_mapping, load_config
 from meshflow.config.models import Config
+from meshflow.errors import ConfigError
 from meshflow.facts import TaintLabels
 from meshflow.kernel import followup
 from meshflow.kernel.ask import describe
@@ -152,6 +153,18 @@ class StepRuntime:
         """
         shared = {name: options.pop(name) for name in ("run_id",) if name in options}
         return self.session(**shared).govern(function, **options)
+
+    def attach(self, name: str, plugin: Plugin[Any]) -> None:
+        """Have a plugin instance join in, as if it had been handed in at first; before the first step only.
+
+        It takes part in every later reload too.
+        """
+        if self._core.started:
+            raise ConfigError(f"{name} cannot join a runtime that has started; attach it before the first step")
+        if self._given.get(name, plugin) is not plugin:
+            raise ConfigError(f"the runtime has a plugin {name!r} already")
+        self._given[name] = plugin
+        self._core = self._build(_load(self._source), None)
 
     async def reload(self, config: Config | Mapping[str, Any] | str | Path | None = None) -> str:
         """Compile anew and swap; return the new fingerprint. On any error the running pipeline stays.

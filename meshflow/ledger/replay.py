@@ -17,6 +17,7 @@ from meshflow.clock import Clock, SystemClock
 from meshflow.errors import ConfigError, EncodingError, LedgerError
 from meshflow.ledger import approvals
 from meshflow.ledger.bundle.calls import BundleCalls
+from meshflow.ledger.controls import ControlCalls
 from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.evidence import EvidenceCalls
 from meshflow.ledger.format.entry import (
@@ -48,7 +49,7 @@ _BULKY = 128 * 1024
 _VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
-class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, TimeTravel):
+class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeTravel):
     """An append-only, verifiable ledger of steps in one SQLite file.
 
     ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``

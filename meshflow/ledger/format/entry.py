@@ -20,7 +20,7 @@ from meshflow.ledger.format.payload import payload_bytes
 from meshflow.record import StageResult, StepRecord, Verdict
 
 VERSION = 1
-KINDS = ("intent", "step", "approval", "vote", "erasure", "close", "fork", "retention")
+KINDS = ("intent", "step", "approval", "vote", "erasure", "close", "fork", "retention", "control")
 UNBOUND = frozenset({"erasure", "retention"})
 """What may follow the close of a run."""
 
