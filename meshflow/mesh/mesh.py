@@ -48,12 +48,15 @@ class Mesh:
         if quarantine_after is not None and quarantine_after < 1:
             raise ConfigError("counts from 1", where="Mesh(quarantine_after=)")
         self._own = runtime is None
-        self.runtime = runtime if runtime is not None else StepRuntime(ledger, policy, config=config)
-        self.ledger = _ledger_of(self.runtime)
         self._bus = Bus()
         self._clock = SystemClock()
-        self._switch = SwitchPlugin(self.ledger, self._recorded)
-        self.runtime.attach("mesh", self._switch)
+        self._switch = SwitchPlugin(self._recorded)
+        if runtime is None:
+            runtime = StepRuntime(ledger, policy, config=config, plugins={"mesh": self._switch})
+        else:
+            runtime.attach("mesh", self._switch)
+        self.runtime = runtime
+        self.ledger = self._switch.ledger = _ledger_of(runtime)
         _insist_on_the_switch(self.runtime)
         self._agents: dict[str, Agent] = {}
         self._nodes: dict[str, Callable[[Any], Awaitable[Any]]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from meshflow.errors import ContractError
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.plugin import ComplianceChecker, Decision, Plugin, Settings, StepContext, StepRecord, hookimpl
 
@@ -34,9 +35,10 @@ class SwitchPlugin(Plugin[SwitchSettings]):
 
     settings_type = SwitchSettings
 
-    def __init__(self, ledger: ReplayLedger, on_record: Callable[[StepContext, StepRecord], None]) -> None:
+    def __init__(self, on_record: Callable[[StepContext, StepRecord], None]) -> None:
         super().__init__(SwitchSettings())
-        self._ledger = ledger
+        self.ledger: ReplayLedger | None = None
+        """Where stops are kept; a switch without a ledger denies every step."""
         self._on_record = on_record
         self._stops: dict[Target, Stop] = {}
         self._seen = -1
@@ -59,7 +61,9 @@ class SwitchPlugin(Plugin[SwitchSettings]):
 
     async def refresh(self) -> None:
         """Take up the control entries that came since the last look."""
-        for entry in await self._ledger.controls(self._seen):
+        if self.ledger is None:
+            raise ContractError("the switch has no ledger to read stops from")
+        for entry in await self.ledger.controls(self._seen):
             self._take(entry)
 
     def _take(self, entry: Mapping[str, Any]) -> None:
@@ -96,4 +100,4 @@ def _belongs(context: StepContext) -> dict[str, str | None]:
 
 
 if TYPE_CHECKING:
-    _: ComplianceChecker = SwitchPlugin(ReplayLedger(":memory:"), lambda context, record: None)
+    _: ComplianceChecker = SwitchPlugin(lambda context, record: None)
