@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from meshflow.config.merge import merged_with, own_entry
 from meshflow.config.problems import BOOLEAN_HINT
@@ -124,6 +125,28 @@ class ApprovalRule(_Model):
     approvers: Names = Field((), description="Who may approve; empty leaves it to the section.")
 
 
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or (parts.scheme != "https" and not (local and parts.scheme == "http")):
+        raise ValueError("is an https:// address, or http:// on this machine")
+    return value
+
+
+class WebhookConfig(_Model):
+    """Where it is told that a step waits for a person."""
+
+    url: Annotated[str, AfterValidator(_url)] = Field(
+        description="Address that requests are posted to; https, or http on this machine."
+    )
+    secret: SecretStr = Field(min_length=16, description="Key of the HMAC-SHA256 that signs each request.")
+    timeout_ms: Annotated[int, Field(gt=0, le=60_000), BeforeValidator(_number)] = Field(
+        5_000, description="Milliseconds that one try may take."
+    )
+    attempts: Annotated[int, Field(ge=1, le=10), BeforeValidator(_number)] = Field(3, description="Tries in all.")
+    include_input: bool = Field(False, description="Whether the input, redacted, is told too.")
+
+
 class ApprovalsConfig(_Model):
     """Who approves the steps that wait for a person, and how long they may wait."""
 
@@ -132,6 +155,7 @@ class ApprovalsConfig(_Model):
     )
     required: Required = Field(1, description="How many different people must approve; one who denies decides alone.")
     approvers: Names = Field((), description="Who may approve; empty is anybody but who asked.")
+    webhook: WebhookConfig | None = Field(None, description="Where it is told that a step waits.")
     rules: tuple[ApprovalRule, ...] = Field((), description="Rules, of which the first that matches a step decides.")
 
     def terms(self, tool: str | None, tenant: str | None) -> tuple[int, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from meshflow.kernel.ask import describe
 from meshflow.kernel.bind import full_call
 from meshflow.kernel.compile import Pipeline, compile_pipeline
 from meshflow.kernel.demands import check_demands
+from meshflow.kernel.notify import Notifier
 from meshflow.plugin.base import Host, Plugin
 from meshflow.registry.providers import Provider, Shelf
 from meshflow.registry.select import choose, choose_for_tenant
@@ -31,6 +32,7 @@ class Core:
     tenants: Mapping[str, Pipeline]
     providers: Mapping[str, Provider]
     approvals: ApprovalsConfig
+    notifier: Notifier | None
     started: bool = False
     """True once every plugin has started."""
     _steps: dict[object, None] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Core:
             own = choose_for_tenant(config, shelf, choices, tenant)
             tenants[tenant] = compile_pipeline(own, unsafe)
             check_demands(config.merged_with(tenant), own, tenant)
-        return cls(config, host.clock, base, tenants, shelf.made(), config.approvals)
+        return cls(config, host.clock, base, tenants, shelf.made(), config.approvals, _notifier(config, host.clock))
 
     async def start(self, already: Iterable[Any] = ()) -> None:
         """Start every plugin once, whichever loop or thread comes first; raise for each caller if one fails."""
@@ -87,6 +89,8 @@ class Core:
         if self._started is None:
             return
         self._started, self.started = None, False
+        if self.notifier is not None:
+            await self.notifier.drained()
         await self._run_hooks("shutdown", skip=keep)
 
     async def _run_hooks(self, hook: str, skip: Iterable[Any]) -> None:
@@ -133,3 +137,7 @@ class Core:
             if not self._steps and self._idle is not None:
                 self._idle.set_result(None)
                 self._idle = None
+
+
+def _notifier(config: Config, clock: Clock) -> Notifier | None:
+    return Notifier(config.approvals.webhook, clock) if config.approvals.webhook is not None else None

@@ -49,6 +49,7 @@ class Flow:
             self.outcome = await self._finish(self._interrupted(error))
             raise
         self.outcome = await self._finish(ending)
+        self._announce()
         return self.outcome
 
     async def chunks(self) -> AsyncIterator[Any]:
@@ -69,8 +70,15 @@ class Flow:
             self.outcome = await self._finish(self._interrupted(error, release.prefix))
             raise
         self.outcome = await self._finish(ending)
+        self._announce()
         if ending.verdict is _COMMIT and not release.released and self.outcome.ok:
             yield self.outcome.output
+
+    def _announce(self) -> None:
+        """Tell of a step that waits, once its record is written."""
+        outcome, notifier = self.outcome, self.core.notifier
+        if notifier is not None and outcome is not None and outcome.approval_id is not None and outcome.recorded:
+            notifier.announce(outcome.record)
 
     def _finish(self, ending: Ending) -> Coroutine[Any, Any, RuntimeOutcome]:
         return to_the_end(self.state.asking, finish(self.passage, ending))
