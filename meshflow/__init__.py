@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
     from meshflow.ledger.diff import RunDiff
     from meshflow.ledger.replay import ReplayLedger
+    from meshflow.mesh import Mesh, MeshEvent
     from meshflow.policy.policy import Policy
     from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
     from meshflow.step import Metered, NodeInput, current_step
@@ -53,6 +54,8 @@ _HOME = {
     "StepRuntime": "meshflow.kernel.runtime",
     "ReplayLedger": "meshflow.ledger.replay",
     "RunDiff": "meshflow.ledger.diff",
+    "Mesh": "meshflow.mesh",
+    "MeshEvent": "meshflow.mesh",
     "Policy": "meshflow.policy.policy",
     "RuntimeOutcome": "meshflow.record",
     "Status": "meshflow.record",
@@ -67,7 +70,7 @@ _HOME = {
 
 __all__ = [
     "END", "START", "Agent", "AgentResult", "CachePolicy", "Command", "ConfigError", "Decision", "Effect",
-    "LedgerError", "MeshflowError", "Metered", "NodeInput", "Obligation", "Overwrite", "PluginError", "Policy",
+    "LedgerError", "Mesh", "MeshEvent", "MeshflowError", "Metered", "NodeInput", "Obligation", "Overwrite", "PluginError", "Policy",
     "ReplayLedger", "RetryPolicy", "RunDiff", "RuntimeOutcome", "Send", "StateGraph", "Status", "StepDeniedError",
     "StepRecord", "StepRuntime", "TokenPrice", "Verdict", "WorkflowDefinition", "WorkflowResult", "add",
     "current_step", "first", "interrupt", "last", "node", "tool",

@@ -58,6 +58,7 @@ class Mesh:
         self.runtime = runtime
         self.ledger = self._switch.ledger = _ledger_of(runtime)
         _insist_on_the_switch(self.runtime)
+        self._watch_objectives()
         self._agents: dict[str, Agent] = {}
         self._nodes: dict[str, Callable[[Any], Awaitable[Any]]] = {}
         self._live = LiveRuns()
@@ -216,6 +217,7 @@ class Mesh:
         """Have the runtime read its configuration again; return the new fingerprint."""
         fingerprint = await self.runtime.reload(config)
         _insist_on_the_switch(self.runtime)
+        self._watch_objectives()
         self._tell(MeshEvent.RELOADED, fingerprint=fingerprint)
         return fingerprint
 
@@ -265,6 +267,20 @@ class Mesh:
         names = ("run_id", "step_id", "agent_id", "tenant_id", "code")
         known = {name: about.pop(name) for name in names if name in about}
         self._bus.emit(Event(kind, self._clock.now_us(), **known, data=about))
+
+    def _watch_objectives(self) -> None:
+        """Hear of breached objectives from whatever recorder tells of them."""
+        for choice in self.runtime.stages():
+            for slot in choice.slots if choice.stage.name == "sla_record" else ():
+                listeners = getattr(slot.provider.plugin, "on_breach", None)
+                if isinstance(listeners, list) and self._breached not in listeners:
+                    listeners.append(self._breached)
+
+    def _breached(self, objective: str, record: StepRecord) -> None:
+        self._tell(
+            MeshEvent.SLA_BREACHED, run_id=record.run_id, step_id=record.step_id, tenant_id=record.tenant_id,
+            objective=objective,
+        )  # fmt: skip
 
     def _recorded(self, context: StepContext, record: StepRecord) -> None:
         principal = record.principal

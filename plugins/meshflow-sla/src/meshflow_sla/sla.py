@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from meshflow.plugin import Host, Plugin, PluginError, SlaRecorder, StepContext, StepRecord, Verdict, hookimpl
@@ -28,6 +29,8 @@ class SlaPlugin(Plugin[SlaSettings]):
         self._watches = tuple(Watch(objective) for objective in settings.objectives)
         self._verdicts: Counter[str] = Counter()
         self._telemetry: Telemetry | None = None
+        self.on_breach: list[Callable[[str, StepRecord], None]] = []
+        """Called with an objective's name and the step with which a breach of it begins."""
 
     @hookimpl
     async def startup(self) -> None:
@@ -55,8 +58,14 @@ class SlaPlugin(Plugin[SlaSettings]):
         if telemetry is not None:
             telemetry.record(record)
         for watch in self._watches:
-            if watch.add(record, agent) and telemetry is not None:
-                telemetry.breach(watch.objective.name)
+            if watch.add(record, agent):
+                self._breached(watch.objective.name, record)
+
+    def _breached(self, objective: str, record: StepRecord) -> None:
+        if self._telemetry is not None:
+            self._telemetry.breach(objective)
+        for tell in self.on_breach:
+            tell(objective, record)
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything counted so far, as JSON values: tables by key, verdicts, and objectives by name."""
