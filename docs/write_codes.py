@@ -1,4 +1,4 @@
-"""Write docs/reference/codes.md from the CODES of the kernel and of every default plugin: python docs/write_codes.py"""
+"""Write docs/reference/codes.md from the CODES of the kernel, the mesh and every default plugin: python docs/write_codes.py"""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def codes() -> Iterator[tuple[str, str, str]]:
     """Yield each code, who gives it and what it means."""
     for code, meaning in import_module("meshflow.kernel.codes").CODES.items():
         yield code, "kernel", meaning
+    for code, meaning in import_module("meshflow.mesh.codes").CODES.items():
+        yield code, "mesh", meaning
     for distribution in sorted(FIRST_PARTY_DISTRIBUTIONS - {"meshflow"}):
         for code, meaning in import_module(distribution.replace("-", "_")).CODES.items():
             yield code, distribution, meaning

@@ -16,7 +16,7 @@ from meshflow.stages import STAGE_BY_NAME
 
 ROOT = Path(__file__).parents[2]
 LOOKS_LIKE_A_CODE = re.compile(rf"(?:{'|'.join((*STAGE_BY_NAME, 'approval', 'step'))})\.[a-z](?:[a-z0-9_]*[a-z0-9])?")
-FOLDERS = [ROOT / "meshflow" / "kernel", *sorted(ROOT.glob("plugins/*/src"))]
+FOLDERS = [ROOT / "meshflow" / "kernel", ROOT / "meshflow" / "mesh", *sorted(ROOT.glob("plugins/*/src"))]
 
 
 @pytest.fixture(scope="module")
