@@ -143,3 +143,27 @@ def test_every_expression_of_the_blocks_is_evaluated_by_a_test() -> None:
     headings = re.findall(r"^## (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert headings == ["StepRuntime", "ReplayLedger", "RunDiff", "StateGraph", "WorkflowDefinition"]
     assert PAGE.read_text("utf-8").count("```python\n") == len(headings)
+
+
+async def test_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic_ai.models.test import TestModel
+
+    from meshflow import Agent
+
+    monkeypatch.chdir(tmp_path)
+    told: list[Any] = []
+    names = await run(
+        block("Mesh (control plane)"),
+        agent=Agent("writer", model=TestModel()),
+        workflow_def=WorkflowDefinition.from_yaml(
+            'nodes:\n  write: {kind: agent, agent: writer, input: "${{ input }}"}\n'
+        ),
+        handler=told.append,
+    )
+    mesh = names["mesh"]
+    (run_id,) = await mesh.ledger.list_runs()
+    assert "writer.model" in [step["node_id"] for step in await mesh.ledger.get_run(run_id)]
+    await mesh.runtime.run(NodeInput(node_id="late", input="hello", handler=str.upper))
+    await mesh.drain()
+    assert [(event.kind, event.record.node_id) for event in told] == [("step_complete", "late")]
+    await mesh.aclose()
