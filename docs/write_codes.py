@@ -1,4 +1,4 @@
-"""Write docs/reference/codes.md from the CODES of the kernel, the mesh and every default plugin: python docs/write_codes.py"""
+"""Write docs/reference/codes.md from all CODES (kernel, mesh, default plugins): python docs/write_codes.py"""
 
 from __future__ import annotations
 
