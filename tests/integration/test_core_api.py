@@ -141,7 +141,14 @@ async def test_workflow_definition(ledger: ReplayLedger) -> None:
 
 def test_every_expression_of_the_blocks_is_evaluated_by_a_test() -> None:
     headings = re.findall(r"^## (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert headings == ["StepRuntime", "ReplayLedger", "RunDiff", "StateGraph", "WorkflowDefinition"]
+    assert headings == [
+        "StepRuntime",
+        "ReplayLedger",
+        "RunDiff",
+        "StateGraph",
+        "WorkflowDefinition",
+        "Mesh (control plane)",
+    ]
     assert PAGE.read_text("utf-8").count("```python\n") == len(headings)
 
 
