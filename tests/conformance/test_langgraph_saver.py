@@ -1,0 +1,75 @@
+"""LangGraph's own conformance suite for checkpointers passes over our stores, the optional parts included."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+
+pytest.importorskip("langgraph.checkpoint.conformance")
+
+from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.conformance.capabilities import Capability
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
+
+from meshflow.integrations.langgraph import MeshflowSaver
+
+EVERY = {one.value for one in Capability}
+
+
+def path_of(kind: str, folder: Path) -> str | Path:
+    return "memory" if kind == "memory" else folder / "checkpoints.db"
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_langgraphs_conformance_suite_passes_in_full(kind: str, tmp_path: Path) -> None:
+    @checkpointer_test(name=f"MeshflowSaver on {kind}")
+    async def saver() -> AsyncGenerator[MeshflowSaver, None]:
+        made = MeshflowSaver(path_of(kind, tmp_path))
+        yield made
+        await made.aclose()
+
+    report = await validate(saver)
+    failures = [failure for result in report.results.values() for failure in result.failures or ()]
+    assert not failures
+    assert {name for name, result in report.results.items() if result.passed} == EVERY
+    assert sum(result.tests_passed for result in report.results.values()) >= 58
+
+
+class State(TypedDict):
+    log: Annotated[list[str], lambda so_far, new: so_far + new]
+
+
+def graph(saver: MeshflowSaver) -> Any:
+    def ask(state: State) -> dict[str, Any]:
+        return {"log": [interrupt("?")]}
+
+    built = StateGraph(State).add_node("a", lambda state: {"log": ["a"]}).add_node("ask", ask)
+    return built.add_edge(START, "a").add_edge("a", "ask").add_edge("ask", END).compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_langgraphs_graphs_run_resume_and_travel_in_time_on_our_stores(kind: str, tmp_path: Path) -> None:
+    saver = MeshflowSaver(path_of(kind, tmp_path), tenant="acme")
+    compiled = graph(saver)
+    for thread, wait in (("sync", None), ("async", "a")):
+        config: Any = {"configurable": {"thread_id": thread}}
+        if wait is None:
+            compiled.invoke({"log": ["0"]}, config)
+            result = compiled.invoke(Command(resume="yes"), config)
+            history = list(compiled.get_state_history(config))
+        else:
+            await compiled.ainvoke({"log": ["0"]}, config)
+            result = await compiled.ainvoke(Command(resume="yes"), config)
+            history = [state async for state in compiled.aget_state_history(config)]
+        assert result == {"log": ["0", "a", "yes"]}
+        past = next(state for state in history if state.next == ("a",))
+        again = await compiled.ainvoke(None, past.config)
+        assert again["log"] == ["0", "a"]
+        assert "__interrupt__" in again
+        assert (await compiled.ainvoke(Command(resume="no"), config))["log"] == ["0", "a", "no"]
+    assert list(MeshflowSaver(saver.store, tenant="rival").list(None)) == []
+    await saver.aclose()
