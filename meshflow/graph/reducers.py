@@ -171,7 +171,7 @@ def apply_all(
             values[key] = channels[key].fold(values.get(key, MISSING), several)
 
 
-def snapshot(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of some keys, for somebody outside of the graph."""
+def snapshot(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy for somebody outside of the graph."""
     memo: dict[int, Any] = {}
-    return {key: copied(values[key], memo) for key in keys if key in values}
+    return {key: copied(value, memo) for key, value in values.items()}

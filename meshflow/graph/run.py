@@ -106,7 +106,7 @@ class Run:
         items = self.sink.items
         if not await self._begin(given):
             return
-        if "values" in self.modes:
+        if "values" in self.modes and (given or self.resuming):
             self.emit("values", self.output())
         if items:
             yield
@@ -155,8 +155,8 @@ class Run:
             task.saved["inner"] = labels_to_plain(labels if known is None else join(known, labels))
 
     def output(self) -> dict[str, Any]:
-        """Return a copy of what the graph shows of its state."""
-        return snapshot(self.values, self.graph.output_keys)
+        """Return a copy of the state, all keys of all schemas, as streams and snapshots show it."""
+        return snapshot(self.values)
 
     def result(self) -> dict[str, Any]:
         """Return what ``invoke`` does: the state's output keys, and open questions under ``__interrupt__``."""
@@ -274,9 +274,7 @@ class Run:
         self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
         self.step += 1
         self.resuming = False
-        if "values" in self.modes and any(
-            key in self.graph.output_keys for _, output in ran for key, _ in output.updates
-        ):
+        if "values" in self.modes and any(output.updates for _, output in ran):
             self.emit("values", self.output())
         if self.saver is not None:
             await self.saver.save(self, "loop", [node.name for node, _ in ran])

@@ -91,16 +91,16 @@ def _is_model(kind: Any) -> bool:
 def as_updates(value: Any) -> Mapping[str, Any] | None:
     """Return the keys that an instance of a state class sets; None for anything else.
 
-    Of a pydantic model those that were set; of a dataclass all but those that are None where None is the default.
+    Of a dataclass all; of a pydantic model all but those that are None by default and were not set. As in LangGraph.
     """
     if _is_model(type(value)):
-        return {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            one.name: getattr(value, one.name)
-            for one in dataclasses.fields(value)
-            if not (one.default is None and getattr(value, one.name) is None)
+            name: getattr(value, name)
+            for name, one in type(value).model_fields.items()
+            if name in value.model_fields_set or one.default is not None or getattr(value, name) is not None
         }
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     return None
 
 

@@ -92,7 +92,7 @@ class ThreadView:
             run.frontier.names, run.frontier.sends = [], []
             run.frontier.deferred.clear()
             return await self._save(run, [])
-        done = self._apply_finished(run) if known else []
+        done = self._apply_finished(run) if known and self._settings.checkpoint_id is None else []
         node = graph.every_node.get(self._as_node(as_node, known))
         if node is None:
             raise InvalidRunError(f"as_node={as_node!r} is no node{did_you_mean(str(as_node), graph.nodes)}")
