@@ -141,11 +141,13 @@ async def test_a_lock_held_too_long_is_an_error_and_the_loop_turns_meanwhile(pat
         await ledger.write(a_step(0))
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        write = asyncio.ensure_future(ledger.write(a_step(1)))
-        blocked = await longest_block(write)
-        with pytest.raises(LedgerError, match="another process kept the file locked"):
-            await write
-        assert blocked < 0.2
+        blocked = []
+        while len(blocked) < 8 and min(blocked, default=1.0) >= 0.05:  # the machine itself stalls a loop now and then
+            write = asyncio.ensure_future(ledger.write(a_step(1)))
+            blocked.append(await longest_block(write))
+            with pytest.raises(LedgerError, match="another process kept the file locked"):
+                await write
+        assert min(blocked) < 0.05
         other.execute("ROLLBACK")
         other.close()
         assert (await ledger.write(a_step(1))).seq == 1

@@ -44,6 +44,7 @@ class SqliteDatabase:
         self._busy_timeout_ms = busy_timeout_ms
         self._place = ""
         self._files: dict[str, tuple[int, int] | None] = {}
+        self._size = 0
         self._reader: Reader | None = None
         self._closed = False
 
@@ -51,7 +52,9 @@ class SqliteDatabase:
         """Open the file for writing, and make it if it is not there."""
         self._place = os.path.abspath(self._path)  # a later change of folder must not lead elsewhere
         connection = open_writer(self._path, self._busy_timeout_ms)
-        self._files = {part: _identity(self._place + part) for part in _PARTS}
+        found = self._stats()
+        self._files = {part: _identity(one) for part, one in found.items()}
+        self._size = one.st_size if (one := found[""]) is not None else 0
         return connection
 
     def begin(self, connection: Connection) -> object:
@@ -71,12 +74,33 @@ class SqliteDatabase:
                 time.sleep(random.uniform(0.0002, 0.004))
 
     def commit(self, connection: Connection) -> None:
-        """Commit, but not into files that no path leads to any more: the system would let us, and drop them later."""
-        changed = [part for part in _PARTS if _identity(self._place + part) != self._files[part]]
+        """Commit, but not into files that no path leads to any more: the system would let us, and drop them later.
+
+        Nor into one that somebody has cut short: what is in the write-ahead log would be of no use without the rest.
+        """
+        found = self._stats()
+        changed = [part for part, one in found.items() if _identity(one) != self._files[part]]
         if changed:
             connection.execute("ROLLBACK")
             self._taken_away(connection, changed)
+        size = one.st_size if (one := found[""]) is not None else 0
+        if size < self._size:
+            self._cut_short(connection, size)
         connection.execute("COMMIT")
+        self._size = size
+
+    def _stats(self) -> dict[str, os.stat_result | None]:
+        """Return what the system says of the file and of those that belong to it."""
+        return {part: _stat(self._place + part) for part in _PARTS}
+
+    def _cut_short(self, connection: Connection, size: int) -> None:
+        """Refuse a file that is shorter than it was, unless another program has compacted it."""
+        pages, page_size = (connection.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size"))
+        if pages * page_size >= self._size:
+            raise LedgerError(
+                f"ledger {self.name}: the file has been cut short from {self._size} to {size} bytes since it was last "
+                "written; keep it as it is, and restore a copy"
+            )
 
     def _taken_away(self, connection: Connection, changed: list[str]) -> NoReturn:
         """Save what the write-ahead log holds, if it was deleted and nobody has begun another; refuse in any case."""
@@ -85,7 +109,7 @@ class SqliteDatabase:
                 f"ledger {self.name}: the file has been deleted, moved or replaced since it was opened; "
                 "put it back and open the ledger again"
             )
-        if _identity(f"{self._place}-wal") is None:
+        if _stat(f"{self._place}-wal") is None:
             # It is open still, so all that was acknowledged can be moved to the file itself.
             connection.execute("PRAGMA wal_checkpoint(FULL)")
             saved = "what was acknowledged has been saved from it"
@@ -215,13 +239,16 @@ def _insertion(table: str, size: int, suffix: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}{suffix}"  # noqa: S608 - our own tables
 
 
-def _identity(place: str) -> tuple[int, int] | None:
-    """Return what tells a file from any other, or None where there is none."""
+def _stat(place: str) -> os.stat_result | None:
     try:
-        found = os.stat(place)
+        return os.stat(place)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
+    """Return what tells a file from any other, or None where there is none."""
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 if TYPE_CHECKING:
