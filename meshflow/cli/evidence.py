@@ -26,7 +26,8 @@ def show_checkpoint(options: Chosen, path: Path | None, output: Path | None) -> 
     from meshflow.ledger.format.checkpoints import read_checkpoint
 
     async def work(ledger: ReplayLedger) -> tuple[str, str, list[str]]:
-        return shown(ledger.path), await ledger.checkpoint(), await ledger.verifiers()
+        note, second = await ledger.checkpoint(), await ledger.companion_verifier()
+        return shown(ledger.path), note, [*await ledger.verifiers(), *([second] if second is not None else [])]
 
     name, note, keys = with_ledger(options, path, work, writing=True)
     made = read_checkpoint(note)

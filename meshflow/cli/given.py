@@ -14,10 +14,11 @@ _MAX_NOTE = 1_000_000
 
 def keys_of(given: str) -> list[str]:
     """Return the keys that an argument is, or that the file of its name holds, one a line."""
-    from meshflow.ledger.format.notes import NoteError, Verifier
+    from meshflow.ledger.format.companions import split_keys
+    from meshflow.ledger.format.notes import NoteError
 
     try:
-        Verifier.parse(given)
+        split_keys([given])
     except NoteError as error:
         if not Path(given).is_file():
             raise typer.BadParameter(f"--key {line(given)!r} is neither a public key ({error}) nor a file") from None

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.anchors import Anchor, AnchorError, ContradictionError, NewerKeptError, Receipt
-from meshflow.ledger.format.checkpoints import Checkpoint, open_checkpoint, read_checkpoint, verifiers_of
+from meshflow.ledger.format.checkpoints import Checkpoint, log_keys, open_checkpoint, read_checkpoint
+from meshflow.ledger.format.companions import split_keys
 from meshflow.ledger.format.merkle import verify_consistency
-from meshflow.ledger.format.notes import NoteError, Verifier
+from meshflow.ledger.format.notes import NoteError, NoteVerifier
 from meshflow.ledger.format.signers import SignerRow, Trust
 from meshflow.ledger.format.steps import timestamp
 
@@ -147,14 +148,14 @@ async def contradiction(store: Published, old: Checkpoint, new: Checkpoint) -> s
     return "" if fits else "entries were rewritten"
 
 
-async def compare(store: Published, first: str, second: str, keys: Iterable[str | Verifier] | None) -> dict[str, Any]:
+async def compare(store: Published, first: str, second: str, keys: Sequence[str] | None) -> dict[str, Any]:
     """Say whether two checkpoints that were shown to two people are of one history, with the proof if they are.
 
     ``keys`` are public keys from outside; without them the ledger's own are believed. Two of one size are compared
     alone, and what the ledger does not prove is not taken for granted.
     """
     origin = read_checkpoint(first).origin
-    trust = Trust(origin, await store.signers(), None if keys is None else verifiers_of(keys))
+    trust = Trust(origin, await store.signers(), None if keys is None else split_keys(keys)[0])
     old, new = sorted((trust.open(first), trust.open(second)), key=lambda one: one.size)
     try:
         path = await store.consistency(old.size, new.size)
@@ -163,9 +164,9 @@ async def compare(store: Published, first: str, second: str, keys: Iterable[str 
     return _compared(old, new, path)
 
 
-def compare_by(path: Iterable[str], first: str, second: str, keys: Iterable[str | Verifier]) -> dict[str, Any]:
+def compare_by(path: Iterable[str], first: str, second: str, keys: Iterable[str | NoteVerifier]) -> dict[str, Any]:
     """Compare two checkpoints by a proof that was saved, with nothing but the public keys."""
-    verifiers = verifiers_of(keys)
+    verifiers = log_keys(keys)
     origin = read_checkpoint(first).origin
     opened = (open_checkpoint(first, verifiers, origin), open_checkpoint(second, verifiers, origin))
     old, new = sorted(opened, key=lambda one: one.size)

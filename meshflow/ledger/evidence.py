@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.checkpoints import verifiers_of
+from meshflow.ledger.format.companions import CompanionSource, signed_by_companion, split_keys
+from meshflow.ledger.format.cosignatures import Cosigner
+from meshflow.ledger.format.findings import Finding, Health
 from meshflow.ledger.format.keys import KeySource, key_source
 from meshflow.ledger.format.notes import Verifier
 from meshflow.ledger.format.signers import SignerRow
@@ -17,7 +19,6 @@ from meshflow.ledger.outside import Held, Outside, Quorum, gather
 
 if TYPE_CHECKING:
     from meshflow.ledger.anchors import Anchor, Receipt
-    from meshflow.ledger.format.findings import Health
 
 LEDGER_LAYERS = ("chain", "columns", "commitments", "merkle_log")
 """What ``verify_ledger`` can look at; a chain needs no key, and the log needs no payloads."""
@@ -101,6 +102,7 @@ class EvidenceCalls:
 
     path: Path
     key: KeySource | None
+    companion: CompanionSource | None
     _clock: Clock
     _store: EvidenceStore
 
@@ -155,7 +157,15 @@ class EvidenceCalls:
         """
         from meshflow.ledger.health import examine
 
-        return await examine(self._store, self.key, anchors, self._clock.now_us())
+        return await examine(self._store, self.key, self.companion, anchors, self._clock.now_us())
+
+    async def companion_verifier(self) -> str | None:
+        """Return the public ML-DSA-44 key that signs beside the first; None where none does."""
+        if self.companion is None:
+            return None
+        await self.checkpoint()
+        origin = await self._store.origin()
+        return str(self.companion.load(origin or "", False).verifier)
 
     async def rotate_key(self, new: str | Path | None = None) -> str:
         """Have the signing key hand over to a new one and return the new public key.
@@ -190,7 +200,9 @@ class EvidenceCalls:
         """
         scope = self._scope(tenant)
         outside = await self._outside(checkpoint, anchors, witnesses, quorum)
-        return outside.complete(await self._store.verify(run_id, scope, outside.held, _keys(keys)))
+        first, second = _keys(keys)
+        result = outside.complete(await self._store.verify(run_id, scope, outside.held, first))
+        return await self._by_companion(result, second)
 
     async def verify_ledger(
         self, *, since: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
@@ -216,7 +228,18 @@ class EvidenceCalls:
             if progress is not None:
                 loop.call_soon_threadsafe(progress, done, total)
 
-        return outside.complete(await self._store.verify_ledger(outside.held, _keys(keys), layers, processes, report))
+        first, second = _keys(keys)
+        result = await self._store.verify_ledger(outside.held, first, layers, processes, report)
+        return await self._by_companion(outside.complete(result), second)
+
+    async def _by_companion(self, result: dict[str, Any], keys: list[Cosigner]) -> dict[str, Any]:
+        """Demand that the newest checkpoint is signed by one of the ML-DSA-44 keys, where some were given."""
+        if keys:
+            problem = signed_by_companion((await self._store.stored_checkpoint())[1], keys)
+            found = Outside(checked=["ml_dsa_44"])
+            found.findings += [Finding("checkpoint", problem)] if problem else []
+            found.complete(result, keep=True)
+        return result
 
     async def _outside(
         self, given: str | Sequence[str] | None, anchors: Sequence[Anchor], witnesses: Sequence[str], quorum: int | None
@@ -231,5 +254,9 @@ class EvidenceCalls:
         return await gather(origin, notes, anchors, wanted, receipts)
 
 
-def _keys(keys: Sequence[str] | None) -> list[Verifier] | None:
-    return None if keys is None else verifiers_of(keys)
+def _keys(keys: Sequence[str] | None) -> tuple[list[Verifier] | None, list[Cosigner]]:
+    """Return the Ed25519 keys from outside, None for the stored ones, and the ML-DSA-44 keys."""
+    if keys is None:
+        return None, []
+    first, second = split_keys(list(keys))
+    return (first if first or not second else None), second

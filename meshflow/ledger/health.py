@@ -9,6 +9,7 @@ from meshflow.errors import LedgerError
 from meshflow.ledger.anchoring import Published, Recording, contradiction
 from meshflow.ledger.anchors import Anchor, AnchorError
 from meshflow.ledger.format.checkpoints import Checkpoint, read_checkpoint
+from meshflow.ledger.format.companions import CompanionSource
 from meshflow.ledger.format.findings import Health
 from meshflow.ledger.format.keys import KeySource
 from meshflow.ledger.format.notes import NoteError
@@ -31,13 +32,16 @@ class Examined(Recording, Protocol):
         ...
 
 
-async def examine(store: Examined, key: KeySource | None, anchors: Sequence[Anchor], now_us: int) -> list[Health]:
+async def examine(
+    store: Examined, key: KeySource | None, companion: CompanionSource | None, anchors: Sequence[Anchor], now_us: int
+) -> list[Health]:
     """Return everything that was looked at; LedgerError where there is no ledger to look at. Nothing is changed."""
     size, note = await store.stored_checkpoint()
     signers = await store.signers()
     return [
         *await store.health(now_us),
         _key(key, signers),
+        *([_companion(companion, signers)] if companion is not None and signers else []),
         _newest(size, note, signers),
         *[one for anchor in anchors for one in await _anchor(store, anchor, size, note)],
         *[
@@ -69,6 +73,14 @@ def _key(key: KeySource | None, signers: Sequence[SignerRow]) -> Health:
     return Health(
         "error", "key", f"the ledger is signed with key {wanted.split('+')[1]}, and the one configured is another"
     )
+
+
+def _companion(companion: CompanionSource, signers: Sequence[SignerRow]) -> Health:
+    try:
+        key = companion.load(signers[-1][0].partition("+")[0], False).verifier
+    except LedgerError as error:
+        return Health("error", "ml_dsa_44", str(error))
+    return Health("ok", "ml_dsa_44", f"{key.id.hex()} signs beside it, and nobody else may read it")
 
 
 def _newest(size: int, note: str | None, signers: Sequence[SignerRow]) -> Health:

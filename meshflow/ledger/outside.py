@@ -55,15 +55,16 @@ class Outside:
     anchors: dict[str, dict[str, Any]] = field(default_factory=dict)
     witness: dict[str, Any] | None = None
 
-    def complete(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Add to the result of a verification what it could not know."""
+    def complete(self, result: dict[str, Any], *, keep: bool = False) -> dict[str, Any]:
+        """Add to the result of a verification what it could not know; with ``keep``, to what was added before."""
         result["valid"] = result["valid"] and not self.findings
         result["errors"] += [str(finding) for finding in self.findings]
         result["findings"] += [finding.as_dict() for finding in self.findings]
         result["checked"] += [name for name in self.checked if name not in result["checked"]]
         result["not_checked"] = [name for name in result["not_checked"] if name not in self.checked]
-        result["anchors"] = self.anchors
-        result["witness"] = self.witness
+        if not keep:
+            result["anchors"] = self.anchors
+            result["witness"] = self.witness
         return result
 
 

@@ -20,6 +20,7 @@ from meshflow.ledger.bundle.calls import BundleCalls
 from meshflow.ledger.controls import ControlCalls
 from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.evidence import EvidenceCalls
+from meshflow.ledger.format.companions import companion_of
 from meshflow.ledger.format.entry import (
     Draft,
     Intent,
@@ -61,7 +62,8 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
     file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends with a checkpoint. With
     ``checkpoint_every`` above 1 one is signed once so many entries have none over them, and no later than
     ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can change or
-    take away those entries and nobody will know.
+    take away those entries and nobody will know. With ``ml_dsa_44`` a second key, which withstands quantum computers,
+    signs each checkpoint too; it is kept beside the first one.
 
     With ``encrypt`` as ``run`` or ``subject`` payloads are kept under a data key of each run, or of whom they belong
     to, wrapped by the key in the file or ``env:NAME`` that ``key_encryption_key`` names; reading needs that key too.
@@ -71,7 +73,7 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
         self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
         busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: str | Path | None = "auto",
         checkpoint_every: int = 1, checkpoint_within_ms: int = 1_000, encrypt: str = "none",
-        key_encryption_key: str | None = None,
+        key_encryption_key: str | None = None, ml_dsa_44: bool = False,
     ) -> None:  # fmt: skip
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
@@ -82,10 +84,11 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
         path, cleanup = _path(location)
         self.path = path
         self.key = key_source(key, path)
+        self.companion = companion_of(self.key) if ml_dsa_44 else None
         self._store: LedgerStore = SqlStore(
             SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=self.key,
             checkpoint_every=checkpoint_every, checkpoint_within_ms=checkpoint_within_ms,
-            now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key),
+            now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key), companion=self.companion,
         )  # fmt: skip
         self._salts = Salts()
         self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.chain import entry_hash
 from meshflow.ledger.format.merkle import leaf_hash, verify_consistency, verify_inclusion
-from meshflow.ledger.format.notes import NoteError, Signer, Verifier, open_note, sign_note, split_note
+from meshflow.ledger.format.notes import (
+    NoteError,
+    NoteVerifier,
+    Signer,
+    Verifier,
+    decode,
+    open_note,
+    sign_note,
+    split_note,
+)
 
 ROTATION = "meshflow/rotation/v1"
 
@@ -53,7 +62,7 @@ def read_checkpoint(note: str) -> Checkpoint:
     return Checkpoint.parse(split_note(note)[0])
 
 
-def open_checkpoint(note: str, verifiers: Iterable[Verifier], origin: str | None = None) -> Checkpoint:
+def open_checkpoint(note: str, verifiers: Iterable[NoteVerifier], origin: str | None = None) -> Checkpoint:
     """Return what a note says once one of the verifiers vouches for it; NoteError otherwise, or for another log's."""
     checkpoint = Checkpoint.parse(open_note(note, verifiers)[0])
     if origin is not None and checkpoint.origin != origin:
@@ -75,16 +84,29 @@ def open_rotation(note: str, old: Verifier) -> tuple[Checkpoint, Verifier]:
 
 
 def verifiers_of(keys: Iterable[str | Verifier] | None) -> list[Verifier]:
-    """Return verifiers from their texts."""
+    """Return Ed25519 verifiers from their texts."""
     return [key if isinstance(key, Verifier) else Verifier.parse(key) for key in keys or ()]
 
 
-def check_inclusion(proof: Mapping[str, Any], keys: Iterable[str | Verifier]) -> Checkpoint:
+def log_key(text: str) -> NoteVerifier:
+    """Return the public key of a log from its text: Ed25519, or ML-DSA-44 (see ``companions``)."""
+    from meshflow.ledger.format.cosignatures import ML_DSA_44, Cosigner
+
+    algorithm = decode(text.strip().partition("+")[2].partition("+")[2], "the key")[:1]
+    return Cosigner.parse(text) if algorithm == bytes([ML_DSA_44]) else Verifier.parse(text)
+
+
+def log_keys(keys: Iterable[str | NoteVerifier]) -> list[NoteVerifier]:
+    """Return the public keys of a log from their texts."""
+    return [log_key(key) if isinstance(key, str) else key for key in keys]
+
+
+def check_inclusion(proof: Mapping[str, Any], keys: Iterable[str | NoteVerifier]) -> Checkpoint:
     """Check what ``ReplayLedger.prove`` returned, with nothing but the keys, and return the checkpoint it leads to.
 
     LedgerError says what does not hold: the entry's hash, the path to the root, or the signature.
     """
-    checkpoint = open_checkpoint(proof["checkpoint"], verifiers_of(keys), proof["origin"])
+    checkpoint = open_checkpoint(proof["checkpoint"], log_keys(keys), proof["origin"])
     entry = proof["entry"]
     digest = entry_hash(proof["run_id"], proof["seq"], bytes.fromhex(entry["prev_hash"]), entry["body"].encode())
     if digest.hex() != entry["entry_hash"]:
@@ -95,9 +117,9 @@ def check_inclusion(proof: Mapping[str, Any], keys: Iterable[str | Verifier]) ->
     return checkpoint
 
 
-def check_consistency(old: str, new: str, path: Iterable[str], keys: Iterable[str | Verifier]) -> None:
+def check_consistency(old: str, new: str, path: Iterable[str], keys: Iterable[str | NoteVerifier]) -> None:
     """Check that the log of the newer checkpoint begins with that of the older one; LedgerError when not."""
-    verifiers = verifiers_of(keys)
+    verifiers = log_keys(keys)
     before = open_checkpoint(old, verifiers)
     after = open_checkpoint(new, verifiers, before.origin)
     steps = [bytes.fromhex(step) for step in path]

@@ -170,7 +170,7 @@ def _ml_dsa() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import mldsa
     except ImportError:
-        raise LedgerError("ML-DSA-44 needs a newer cryptography: pip install 'cryptography>=48'") from None
+        raise LedgerError("ML-DSA-44 needs a newer cryptography: pip install 'cryptography>=47'") from None
     return mldsa
 
 

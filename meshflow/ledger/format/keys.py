@@ -112,35 +112,45 @@ class KeyFile:
 
     @staticmethod
     def _make(path: Path, name: str) -> None:
-        """Write a new key whole or not at all; when two make one at once, the first stays."""
-        try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            try:
-                with os.fdopen(handle, "w") as file:
-                    file.write(Signer.generate(name).secret() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    return
-            finally:
-                os.unlink(temporary)
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise LedgerError(f"the signing key {path} cannot be made: {error.strerror or error}") from error
+        write_secret(path, Signer.generate(name).secret())
 
     @staticmethod
     def _read(path: Path) -> Signer:
         try:
-            mode = path.stat().st_mode
-            if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise LedgerError(f"others may read the signing key {path}; run chmod 600 on it, or replace the key")
-            return Signer.parse(path.read_text("ascii"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LedgerError(f"the signing key {path} cannot be read: {error}") from None
+            return Signer.parse(read_secret(path))
         except NoteError as error:
             raise LedgerError(f"the signing key {path}: {error}") from None
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a new key whole or not at all; when two make one at once, the first stays."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return
+        finally:
+            os.unlink(temporary)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise LedgerError(f"the signing key {path} cannot be made: {error.strerror or error}") from error
+
+
+def read_secret(path: Path) -> str:
+    """Return a key that only its owner may read."""
+    try:
+        mode = path.stat().st_mode
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise LedgerError(f"others may read the signing key {path}; run chmod 600 on it, or replace the key")
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LedgerError(f"the signing key {path} cannot be read: {error}") from None
 
 
 def _sync_folder(folder: Path) -> None:

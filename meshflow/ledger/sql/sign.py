@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from meshflow.errors import LedgerError
 from meshflow.ledger.format.checkpoints import Checkpoint, rotation_text
+from meshflow.ledger.format.companions import CompanionSource
+from meshflow.ledger.format.cosignatures import CosigningKey
 from meshflow.ledger.format.keys import KeySource
 from meshflow.ledger.format.log import Log, Nodes
 from meshflow.ledger.format.merkle import range_root
@@ -22,18 +24,21 @@ class LogSigner:
 
     Signs once ``every`` entries have no checkpoint over them, or one of them has had none for ``within_s``.
     The newest stored checkpoint is compared with the log whenever another process may have written, so that no
-    checkpoint is signed that contradicts it.
+    checkpoint is signed that contradicts it. ``companion`` holds a second key that signs each note too.
     """
 
     def __init__(
-        self, source: KeySource | None, every: int, within_s: float, now_us: Callable[[], int], name: str
-    ) -> None:
+        self, source: KeySource | None, every: int, within_s: float, now_us: Callable[[], int], name: str,
+        companion: CompanionSource | None = None,
+    ) -> None:  # fmt: skip
         self._source = source
         self._every = every
         self._within_s = within_s
         self._now_us = now_us
         self._name = name
         self._key: Signer | None = None
+        self._companion = companion
+        self._second: CosigningKey | None = None
         self._signed = 0
         self._due: float | None = None
 
@@ -48,6 +53,8 @@ class LogSigner:
             )
         if self._source is not None:
             self._key = self._current(connection, origin, log)
+            if self._companion is not None and self._second is None:
+                self._second = self._companion.load(origin, True)
 
     def _current(self, connection: Connection, origin: str, log: Log) -> Signer:
         assert self._source is not None  # noqa: S101 - asked for with a source alone
@@ -103,6 +110,8 @@ class LogSigner:
             return
         checkpoint = Checkpoint(origin, log.size, log.frontier.root())
         note = checkpoint.sign(self._key)
+        if self._second is not None:
+            note += self._second.line(checkpoint.text(), 0)
         connection.execute(
             "INSERT INTO checkpoints VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (log.size, checkpoint.root, self._now_us(), note),

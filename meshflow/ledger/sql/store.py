@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.clock import SystemClock
 from meshflow.errors import LedgerError
+from meshflow.ledger.format.companions import CompanionSource
 from meshflow.ledger.format.entry import Draft, StoredEntry, Written
 from meshflow.ledger.format.keys import KeySource
 from meshflow.ledger.sql.append import SqlAppender
@@ -54,10 +55,10 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
     def __init__(
         self, database: Database, *, queue_limit: int = 4_096, key: KeySource | None = None, checkpoint_every: int = 1,
         checkpoint_within_ms: int = 1_000, now_us: Callable[[], int] | None = None, vault: Vault | None = None,
-        patience_ms: int = 15_000,
+        companion: CompanionSource | None = None, patience_ms: int = 15_000,
     ) -> None:  # fmt: skip
         clock = now_us or SystemClock().now_us
-        signer = LogSigner(key, checkpoint_every, checkpoint_within_ms / 1_000, clock, database.name)
+        signer = LogSigner(key, checkpoint_every, checkpoint_within_ms / 1_000, clock, database.name, companion)
         self._database = database
         self._appender = SqlAppender(database, signer, vault or Vault(), patience_ms)
         self._opener = self._appender.vault.opener()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from meshflow.ledger.format.checkpoints import Checkpoint, read_checkpoint
-from meshflow.ledger.format.cosignatures import ML_DSA_44, Cosigner, CosigningKey
+from meshflow.ledger.format.checkpoints import Checkpoint, log_key, read_checkpoint
+from meshflow.ledger.format.cosignatures import CosigningKey
 from meshflow.ledger.format.merkle import EMPTY_ROOT, verify_consistency
-from meshflow.ledger.format.notes import NoteError, NoteVerifier, Verifier, decode, open_note, split_note
+from meshflow.ledger.format.notes import NoteError, NoteVerifier, decode, open_note, split_note
 from meshflow.ledger.witness.state import Head, Refused, WitnessState
 
 MAX_BODY = 262_144
@@ -50,12 +50,6 @@ def trusted_logs(keys: Iterable[str]) -> dict[str, list[NoteVerifier]]:
         key = log_key(text)
         logs.setdefault(key.name, []).append(key)
     return logs
-
-
-def log_key(text: str) -> Verifier | Cosigner:
-    """Return the public key of a log from its text."""
-    algorithm = decode(text.strip().partition("+")[2].partition("+")[2], "the key")[:1]
-    return Cosigner.parse(text) if algorithm == bytes([ML_DSA_44]) else Verifier.parse(text)
 
 
 class Witness:

@@ -219,6 +219,24 @@ def test_the_doctor_finds_what_is_wrong(shell: Shell, ledger: Path, harm: str, c
     assert (done.code, done.document["ok"]) == ((1, False) if "error" in checks(done.document).values() else (0, True))
 
 
+def test_the_second_key_is_shown_and_examined(shell: Shell, ledger: Path) -> None:
+    shell.write("meshflow.yaml", "ledger: {ml_dsa_44: true}\n")
+    assert checks(shell("ledger", "doctor", "--json").document)["ml_dsa_44"] == "error"
+    write(ledger)
+    shell("ledger", "checkpoint", "--json")
+    db = sqlite3.connect(ledger, isolation_level=None)
+    db.execute("DROP TRIGGER checkpoints_delete")
+    db.execute("DELETE FROM checkpoints WHERE size = (SELECT max(size) FROM checkpoints)")
+    db.close()
+    document = shell("ledger", "checkpoint", "--json").document
+    shell.write("held.keys", "\n".join(document["keys"]))
+    assert len(document["checkpoint"].split("\n\n")[1].splitlines()) == len(document["keys"]) == 2
+    assert checks(shell("ledger", "doctor", "--json").document)["ml_dsa_44"] == "ok"
+    assert "ml_dsa_44" in shell("ledger", "verify", "--key", "held.keys", "--json").document["checked"]
+    assert shell("ledger", "prove", "desk", "0", "-o", "proof").code == 0
+    assert shell("ledger", "prove", "--check", "proof", "--key", "held.keys").code == 0
+
+
 def test_the_doctor_asks_the_anchors(shell: Shell, ledger: Path) -> None:
     shell.write("meshflow.yaml", "ledger: {anchors: [{use: file, path: kept/one}]}\n")
     missing = shell("ledger", "doctor", "--json").document

@@ -52,6 +52,9 @@ class LedgerSettings(Settings):
     checkpoint_within_ms: int = Field(
         1_000, ge=1, le=3_600_000, description="how long an entry may be without a checkpoint then, in milliseconds"
     )
+    ml_dsa_44: bool = Field(
+        False, description="sign each checkpoint with an ML-DSA-44 key too, which withstands quantum computers"
+    )
     anchors: tuple[AnchorUse, ...] = Field(
         (), description="where checkpoints are published, as {use: name} with the settings of that anchor"
     )
@@ -104,6 +107,7 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 key=self._beside(self.settings.key),
                 checkpoint_every=self.settings.checkpoint_every,
                 checkpoint_within_ms=self.settings.checkpoint_within_ms,
+                ml_dsa_44=self.settings.ml_dsa_44,
                 encrypt=self.settings.encrypt,
                 key_encryption_key=self._beside(self.settings.key_encryption_key),
             )
