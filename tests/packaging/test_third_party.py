@@ -195,6 +195,27 @@ def test_two_packages_for_one_stage_conflict_until_a_setting_chooses(
     assert chosen["served"]["rate_limiting"] == [["rival", "rival-rate", "0.1"]]
 
 
+def test_an_installed_profile_pack_demands_and_enforces(venv_with: Callable[..., Venv]) -> None:
+    venv = venv_with(EXAMPLES / "acme-banking-profile")
+    profile = {"profiles": [{"use": "acme-banking", "limit_cents": 1_000}]}
+    refused = asked(venv, profile)
+    assert refused["error"] == "ConfigError"
+    assert "acme-banking requires declared_tools_only" in refused["message"]
+    tools = {"pay_out": {"risk": "external_io", "sink": "internal"}}
+    payment: dict[str, Any] = {"kind": "tool", "tool": "pay_out", "input": {"cents": 500, "reference": "INV-7"}}
+    steps = [payment, {**payment, "input": {"cents": 5_000, "reference": "INV-8"}}, {"input": "hello"}]
+    small, large, other = asked(venv, {**profile, "tools": {"tools": tools}}, *steps)["outcomes"]
+    assert (small["status"], small["code"]) == ("paused", "compliance_profile.escalated")
+    assert large["code"] == "compliance_profile.denied"
+    assert "acme-banking.above_limit (AB-7.2): a payment may move at most 1000 cents" in large["reason"]
+    assert other["status"] == "completed"
+    listed = json.loads(venv.python("-m", "meshflow.cli", "profiles", "list", "--json"))["profiles"]
+    (ours,) = (one for one in listed if one["name"] == "acme-banking")
+    assert (ours["distribution"], ours["version"], ours["controls"]) == ("acme-banking-profile", "3.1.0", 3)
+    checked = json.loads(venv.python("-m", "meshflow.cli", "profiles", "check", "acme-banking", "--json"))
+    assert checked["profiles"][0]["sound"] is True
+
+
 def test_broken_package_is_named_with_the_way_out(venv_with: Callable[..., Venv], tmp_path: Path) -> None:
     broken = project(tmp_path, "broken-rate", "broken", "broken_rate:Rate", "import no_such_module_\n")
     venv = venv_with(broken)

@@ -1,0 +1,1 @@
+"""The profile acme-banking: its manifest and rules lie beside this file."""
