@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from meshflow.config.problems import Problem, unknown
 from meshflow.config.source import SettingPath, shown
 from meshflow.facts import Confidentiality, Origin, RiskTier
+from meshflow.step import folded_name
 
 Truth: TypeAlias = bool | None
 """None: what would decide it has been erased."""
@@ -68,12 +68,37 @@ class Compiled:
 
     def holds(self, record: Fields) -> Truth:
         """Return whether all terms hold; a false one decides, whatever else is unknown."""
-        answers = [_asked(name, test, record) for name, test in self._terms]
-        answers += [one.holds(record) for one in self._named]
+        known = True
+        for name, test in self._terms:
+            truth = _asked(name, test, record)
+            if truth is False:
+                return False
+            known = known and truth is not None
+        for one in self._named:
+            truth = one.holds(record)
+            if truth is False:
+                return False
+            known = known and truth is not None
+        for one in self._never:
+            truth = one.holds(record)
+            if truth:
+                return False
+            known = known and truth is not None
         if self._alternatives:
-            answers.append(_any([one.holds(record) for one in self._alternatives]))
-        answers += [_not(one.holds(record)) for one in self._never]
-        return False if False in answers else None if None in answers else True
+            truth = self._some(record)
+            if truth is False:
+                return False
+            known = known and truth is not None
+        return True if known else None
+
+    def _some(self, record: Fields) -> Truth:
+        unknown = False
+        for one in self._alternatives:
+            truth = one.holds(record)
+            if truth:
+                return True
+            unknown = unknown or truth is None
+        return None if unknown else False
 
     def failing(self, record: Fields) -> Iterator[str]:
         """Yield the fields on account of which the condition does not hold, or cannot be decided."""
@@ -82,7 +107,7 @@ class Compiled:
                 yield name
         for one in self._named:
             yield from one.failing(record)
-        if self._alternatives and _any([one.holds(record) for one in self._alternatives]) is not True:
+        if self._alternatives and self._some(record) is not True:
             for one in self._alternatives:
                 yield from one.failing(record)
         for one in self._never:
@@ -185,12 +210,12 @@ def _simple(word: str, operand: Any) -> Test:
 def _listed(patterns: Any, *, fold: bool = False) -> Test:
     """Return the test whether a text, or one of a list, is one of the patterns; ``lookup_*`` is all that start so."""
     texts = [patterns] if isinstance(patterns, str) else [one for one in patterns or () if isinstance(one, str)]
-    texts = [folded(one) for one in texts] if fold else texts
+    texts = [folded_name(one) for one in texts] if fold else texts
 
     def fits(value: Any) -> bool:
         if not isinstance(value, str):
             return False
-        value = folded(value) if fold else value
+        value = folded_name(value) if fold else value
         return any(value.startswith(one[:-1]) if one.endswith("*") else value == one for one in texts)
 
     return lambda value, _: any(map(fits, value)) if isinstance(value, list | tuple) else fits(value)
@@ -230,17 +255,8 @@ def _equal(value: Any, wanted: Any) -> bool:
 def _same(value: Any, other: Any) -> Truth:
     if other is ERASED:
         return None
-    return isinstance(value, str) and isinstance(other, str) and folded(value) == folded(other)
-
-
-def folded(name: str) -> str:
-    """Return a name as two spellings of one person share it."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
+    return isinstance(value, str) and isinstance(other, str) and folded_name(value) == folded_name(other)
 
 
 def _not(truth: Truth) -> Truth:
     return None if truth is None else not truth
-
-
-def _any(answers: list[Truth]) -> Truth:
-    return True if True in answers else None if None in answers else False

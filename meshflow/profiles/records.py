@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from meshflow.config.problems import did_you_mean
 from meshflow.ledger.retention import AUTHORITY as RETENTION_POLICY
-from meshflow.profiles.conditions import ERASED, folded
+from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.manifest import RecordKind
 from meshflow.stages import STAGE_BY_NAME
+from meshflow.step import folded_name
 
 DAY_US: Final = 86_400_000_000
 _PRINCIPAL = ("subject", "agent_id", "issuer", "verified", "roles", "tenant", "token_id")
@@ -178,7 +179,9 @@ class Record:
         who = self._run.requesters.get(approval_id or "", ERASED)
         if who is ERASED or approver is ERASED:
             return ERASED
-        return folded(str(approver)) in {folded(str((who or {}).get(name, ""))) for name in ("subject", "agent_id")}
+        return folded_name(str(approver)) in {
+            folded_name(str((who or {}).get(name, ""))) for name in ("subject", "agent_id")
+        }
 
     def _erased(self, part: str) -> Any:
         authorities = self._run.erased_by.get(self.entry["seq"], frozenset())

@@ -70,9 +70,9 @@ class ControlTally:
     def ask(self, query: Query, record: Record) -> None:
         """Count a record, and keep it if there is room."""
         judged = query.judge(record)
-        if judged is not None:
+        if judged is not None and self._room(judged[0]):
             entry = record.entry
-            self._note(query, *judged, record, {
+            self._keep(query, *judged, record, {
                 "kind": entry["kind"], "run_id": entry["run_id"], "step_id": entry["step_id"],
                 "attempt": entry["attempt"], "seq": entry["seq"], "position": entry["position"],
                 "entry_hash": entry["entry_hash"], "timestamp": timestamp(entry["started_us"]),
@@ -81,14 +81,16 @@ class ControlTally:
     def ask_ledger(self, query: Query, facts: Fields) -> None:
         """Ask of the ledger as a whole; its checkpoint is the record."""
         judged = query.judge(facts)
-        if judged is not None:
-            self._note(query, *judged, facts, {"kind": "ledger"})
+        if judged is not None and self._room(judged[0]):
+            self._keep(query, *judged, facts, {"kind": "ledger"})
 
-    def _note(self, query: Query, state: str, condition: Compiled, record: Fields, reference: dict[str, Any]) -> None:
+    def _room(self, state: str) -> bool:
+        """Count a record, and say whether it can be listed too."""
         self._counts[state] += 1
-        listed = self._listed[state]
-        if len(listed) < self._limit:
-            listed.append({**reference, "why": _why(query, state, condition, record)})
+        return len(self._listed[state]) < self._limit
+
+    def _keep(self, query: Query, state: str, condition: Compiled, record: Fields, reference: dict[str, Any]) -> None:
+        self._listed[state].append({**reference, "why": _why(query, state, condition, record)})
 
     @property
     def status(self) -> str:
