@@ -178,6 +178,15 @@ def verify(
         list[Path] | None,
         typer.Option("--checkpoint", metavar="FILE", help="Checkpoint that you hold, which its log must go on from."),
     ] = None,
+    witnesses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness", metavar="KEY|FILE", callback=texts, help="Public key of a witness that must have cosigned."
+        ),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option("--quorum", min=1, help="How many of the witnesses; without it all.")
+    ] = None,
     trust_keys: Annotated[
         bool, typer.Option("--trust-bundle-keys", help="Believe the keys in the bundle, whoever put them there.")
     ] = False,
@@ -189,7 +198,9 @@ def verify(
     options = chosen(context, config, as_json, debug)
     from meshflow.cli.bundle import verify_bundle
 
-    raise typer.Exit(verify_bundle(options, bundle, keys or (), checkpoints or (), trust_keys=trust_keys))
+    raise typer.Exit(
+        verify_bundle(options, bundle, keys or (), checkpoints or (), witnesses or (), quorum, trust_keys=trust_keys)
+    )
 
 
 @app.command()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from meshflow.cli.exits import ExitCode
-from meshflow.cli.given import keys_of, text_of
+from meshflow.cli.given import keys_of, text_of, witnesses_of
 from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, line, print_json, print_table, say
+from meshflow.cli.outside import anchors_named
 from meshflow.cli.progress import Display
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _RESTS = {
     "itself": "on the keys in the bundle itself, which anybody could have put there",
     "key": "on the key given; its owner could have signed another history",
     "checkpoint": "on the key and the checkpoint given; what is newer than that, on the key alone",
+    "witness": "on the key and on witnesses; what is newer than they cosigned, on the key alone",
 }
 _MEANING = {
     "commitments": "what was said: the bundle holds no payloads",
@@ -39,13 +41,16 @@ _MEANING = {
 
 def export_bundle(
     options: Chosen, path: Path | None, runs: Sequence[str] | None, tenant: str | None, *, payloads: bool,
-    checkpoints: Sequence[Path], output: Path,
+    checkpoints: Sequence[Path], anchors: Sequence[str], output: Path,
 ) -> None:  # fmt: skip
     """Write a bundle to a file."""
     held = [text_of(one) for one in checkpoints]
+    asked = [anchor for one in anchors for anchor in anchors_named(options, path, one)]
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
-        result = await ledger.export_bundle(output, runs, payloads=payloads, checkpoints=held, tenant=tenant)
+        result = await ledger.export_bundle(
+            output, runs, payloads=payloads, checkpoints=held, anchors=asked, tenant=tenant
+        )
         return shown(ledger.path), result
 
     name, result = with_ledger(options, path, read)
@@ -58,8 +63,9 @@ def export_bundle(
 
 
 def verify_bundle(
-    options: Chosen, bundle: Path, keys: Sequence[str], checkpoints: Sequence[Path], *, trust_keys: bool
-) -> ExitCode:
+    options: Chosen, bundle: Path, keys: Sequence[str], checkpoints: Sequence[Path], witnesses: Sequence[str],
+    quorum: int | None, *, trust_keys: bool,
+) -> ExitCode:  # fmt: skip
     """Verify a bundle and print how far it holds; 1 where it does not."""
     from meshflow.ledger.bundle import verify_bundle as verify
 
@@ -67,10 +73,15 @@ def verify_bundle(
         raise typer.BadParameter(
             "name the signing key with --key, or believe the bundle's own with --trust-bundle-keys"
         )
+    if quorum is not None and not witnesses:
+        raise typer.BadParameter("--quorum counts witnesses; name them with --witness")
     given = None if trust_keys else [one for key in keys for one in keys_of(key)]
-    held = [text_of(one) for one in checkpoints]
     with Display() as display:
-        result = verify(bundle, given, held, lambda done, size: display.progress(done, size, shown(bundle)))
+        result = verify(
+            bundle, given, [text_of(one) for one in checkpoints],
+            witnesses=[key for one in witnesses for key in witnesses_of(one)], quorum=quorum,
+            progress=lambda done, size: display.progress(done, size, shown(bundle)),
+        )  # fmt: skip
     if options.as_json:
         print_json({"bundle": shown(bundle), **result})
     else:
@@ -89,6 +100,9 @@ def _print_result(name: str, result: Mapping[str, Any]) -> None:
         say(f"  rests {_RESTS[result['strength']]}")
         if result["held_size"] is not None:
             say(f"  checkpoint given: {result['held_size']:,} entries")
+        if result["witness"] is not None:
+            who = ", ".join(map(line, result["witness"]["cosigned"]))
+            say(f"  cosigned at {result['witness']['size']:,} entries by {who}")
     if result["checked"]:
         say(f"  checked: {', '.join(result['checked'])}")
     if result["valid"]:

@@ -39,7 +39,7 @@ class Given:
         return cls(
             tuple(text_of(one) for one in checkpoints),
             tuple(key for one in keys for key in keys_of(one)) or None,
-            tuple(anchor for one in anchors for anchor in _anchors(options, ledger, one)),
+            tuple(anchor for one in anchors for anchor in anchors_named(options, ledger, one)),
             tuple(key for one in witnesses for key in witnesses_of(one)),
             quorum,
         )
@@ -62,7 +62,7 @@ class Given:
         return found
 
 
-def _anchors(options: Chosen, ledger: Path | None, which: str) -> list[Anchor]:
+def anchors_named(options: Chosen, ledger: Path | None, which: str) -> list[Anchor]:
     """Return the anchors that an option names: at a path, or configured, of one kind or all."""
     from meshflow.cli.evidence import anchors_of
     from meshflow.cli.ledgers import audit_plugin

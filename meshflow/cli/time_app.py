@@ -57,6 +57,12 @@ def export(
             help="A checkpoint that somebody holds, for a bundle to lead on from.",
         ),
     ] = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor", metavar="WHICH", callback=texts, help="Bring along what an anchor keeps: all, s3, file:PATH."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")
     ] = None,
@@ -80,11 +86,12 @@ def export(
         if bool(runs) is whole:
             raise typer.BadParameter("a bundle is of the runs that are named, or of the whole ledger with --all")
         export_bundle(
-            options, ledger, runs or None, tenant, payloads=payloads, checkpoints=checkpoints or (), output=output
-        )
+            options, ledger, runs or None, tenant, payloads=payloads, checkpoints=checkpoints or (),
+            anchors=anchors or (), output=output,
+        )  # fmt: skip
         return
-    if whole or not payloads or checkpoints:
-        raise typer.BadParameter("--all, --no-payloads and --checkpoint are for --format bundle")
+    if whole or not payloads or checkpoints or anchors:
+        raise typer.BadParameter("--all, --no-payloads, --checkpoint and --anchor are for --format bundle")
     if runs is None or len(runs) != 1:
         raise typer.BadParameter(f"{form} takes one run; --format bundle takes several")
     export_run(options, ledger, runs[0], tenant, csv=form is ExportFormat.CSV, output=output)

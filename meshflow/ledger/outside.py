@@ -90,6 +90,13 @@ async def gather(
     return found
 
 
+def count(origin: str | None, quorum: Quorum, notes: Sequence[str]) -> tuple[dict[str, Any], list[Finding]]:
+    """Return which checkpoint of a log is the newest that enough witnesses cosigned, and what is wrong with notes."""
+    found = Outside()
+    _count(found, origin, quorum, notes)
+    return found.witness or {}, found.findings
+
+
 def _count(found: Outside, origin: str | None, quorum: Quorum, notes: Sequence[str]) -> None:
     """Find the newest checkpoint that enough witnesses cosigned, and hold the ledger to all that any of them did."""
     times: dict[Checkpoint, dict[str, int]] = {}

@@ -72,8 +72,9 @@ class BundleCalls:
         """Yield a bundle line by line, so that a long run need not fit into memory.
 
         Runs that one of them forks come along as far as it inherits from them. ``checkpoints`` are notes that somebody
-        holds: the bundle then shows that the log went on from them; what ``anchors`` keep is put in likewise. Without
-        ``payloads`` the bundle proves what happened and not what was said. With a tenant the whole ledger is refused.
+        holds: the bundle then shows that the log went on from them. What ``anchors`` keep is put in likewise, and what
+        witnesses have cosigned last. Without ``payloads`` the bundle proves what happened and not what was said. With
+        a tenant the whole ledger is refused.
         """
         scope = self._scope(tenant)
         if runs is None and scope is not None:
@@ -100,11 +101,11 @@ class BundleCalls:
 
     async def _kept_by(self, anchors: Sequence[Anchor]) -> list[tuple[str, str]]:
         """Return each anchor's name with each checkpoint that it keeps, before the ledger is looked at."""
-        if not anchors:
-            return []
-        async with self._store.snapshot() as snapshot:
-            origin = (await snapshot.head()).origin if snapshot is not None else None
-        return [(anchor.name, note) for anchor in anchors for note in await anchor.kept(_KEPT, origin)]
+        kept = [(one["anchor"], one["note"]) for one in await self._store.receipts() if one["note"]]
+        if anchors:
+            origin = await self._store.origin()
+            kept += [(anchor.name, note) for anchor in anchors for note in await anchor.kept(_KEPT, origin)]
+        return kept
 
 
 def _finish(file: BinaryIO, lines: list[bytes]) -> None:

@@ -31,11 +31,12 @@ class BundleCheck:
         self.header: dict[str, Any] = {}
         self.runs: dict[str, RunCheck] = {}
         self.checkpoints: list[Checkpoint] = []
+        self.notes: list[str] = []
         self.anchors: dict[str, int] = {}
         self.held: Checkpoint | None = None
         self.signers = KeyChain("", keys)
         self.entries = self.payloads = self.skipped = 0
-        self._keys, self._notes = keys, held
+        self._keys, self._held = keys, held
         self._trusted: set[int] = set()
         self._last: tuple[int, str] = (-1, "")
         self._frontier: Frontier | None = Frontier()
@@ -43,6 +44,11 @@ class BundleCheck:
         self._stops: set[int] = set()
         self._digest = sha256()
         self._before = ""
+
+    @property
+    def origin(self) -> str | None:
+        """Return the log that the bundle is of, once it has said so."""
+        return self.header.get("origin")
 
     def take(self, line: bytes) -> None:
         """Check a line; FormError where the bundle cannot be read on from."""
@@ -96,6 +102,7 @@ class BundleCheck:
             raise FormError("checkpoints are not in order, or one is there twice")
         self._last = checkpoint.size, note
         self.checkpoints.append(checkpoint)
+        self.notes.append(note)
         self._expect("merkle_log", f"checkpoint at size {checkpoint.size}", checkpoint)
         self._stops.add(checkpoint.size)
         for name in line["anchors"]:
@@ -117,7 +124,7 @@ class BundleCheck:
             self._say("form", f"the header claims {size} entries, the newest checkpoint {self.checkpoints[-1].size}")
         elif self.signers.trusted is not None and size not in self._trusted:
             self._say("checkpoint", f"the newest checkpoint, at size {size}, is not signed with a key to be trusted")
-        for note in self._notes:
+        for note in self._held:
             self._hold(note, size)
         self._compare()
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshflow import ReplayLedger
+from meshflow.ledger.anchors import FileAnchor
+from meshflow.ledger.format.cosignatures import CosigningKey
 
 if TYPE_CHECKING:
     from .conftest import Shell
@@ -57,6 +59,26 @@ def test_whose_key_it_is_must_be_said(shell: Shell, ledger: Path, keys: str) -> 
     assert (done.code, done.document["strength"], done.document["whole_ledger"]) == (0, "itself", True)
     stranger = "example.org/log+9f57a0c3+AUtpZE9JdMQtHmIa+hp5JlJX1S8d5xVv5FOrx4KkNJdk"
     assert shell("verify", "b", "--key", stranger).code == 2  # damaged: its id is not that of the key
+
+
+def test_witnesses_are_counted_and_anchors_asked(shell: Shell, ledger: Path, keys: str) -> None:
+    with asyncio.Runner() as runner:
+
+        async def anchor() -> None:
+            async with ReplayLedger(ledger) as opened:
+                await opened.anchor(FileAnchor(shell.folder / "kept"))
+
+        runner.run(anchor())
+    bundle = ("--format", "bundle", "-o", "b")
+    assert shell("ledger", "export", "old", *bundle, "--anchor", "file:kept").code == 0
+    done = shell("verify", "b", "--key", keys)
+    assert "said to be kept at" in done.out
+    witness = str(CosigningKey.generate("one.example/w").verifier)
+    shell.write("witnesses", witness)
+    for given in (witness, "witnesses"):
+        done = shell("verify", "b", "--key", keys, "--witness", given, "--json")
+        assert (done.code, [finding["layer"] for finding in done.document["findings"]]) == (1, ["witness"])
+    assert shell("verify", "b", "--key", keys, "--quorum", "1").code == 2
 
 
 def test_a_bundle_that_does_not_hold_ends_with_1_and_says_why(shell: Shell, ledger: Path, keys: str) -> None:

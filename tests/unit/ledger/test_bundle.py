@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from bundling import judge
 from forgery import Forger, write_ledger
 from hypothesis import given
 from hypothesis import strategies as st
+from witnesses import anchor_at, keys_of, witness
 
 from meshflow.errors import LedgerError
 from meshflow.ledger import Intent, ReplayLedger
@@ -220,6 +223,32 @@ async def test_what_anchors_keep_comes_along(ledger: ReplayLedger, record: MakeR
         await ledger.write(record(number, run_id="other"))
     result = await ledger.export_bundle(tmp_path / "b", "run-1", anchors=[anchor])
     assert (result["anchors"], result["checkpoints"]) == ({anchor.name: 1}, [1, 20])
+
+
+async def test_witnesses_vouch_for_a_bundle_without_being_asked(
+    ledger: ReplayLedger, record: MakeRecord, bundle: Path, tmp_path: Path
+) -> None:
+    await ledger.write(record(0))
+    with ExitStack() as stack:
+        logs = await ledger.verifiers()
+        servers = [stack.enter_context(witness(tmp_path, name, logs)) for name in ("one", "two", "three")]
+        await ledger.anchor(*map(anchor_at, servers[:2]))
+    for number in range(1, 9):
+        await ledger.write(record(number))
+    one, two, three = ([str(key) for key in keys_of(server)] for server in servers)
+    assert (await ledger.export_bundle(bundle, "run-1"))["checkpoints"] == [1, 1, 9]
+    keys = await ledger.verifiers()
+    result = verify_bundle(bundle, keys, witnesses=[*one, *two])
+    assert (result["valid"], result["strength"], result["witness"]["size"]) == (True, "witness", 1)
+    assert ("witness" in result["checked"], "witness" in result["not_checked"]) == (True, False)
+    assert verify_bundle(bundle, keys, witnesses=[*one, *two, *three], quorum=2)["valid"]
+    for witnesses in ([*one, *three], three):
+        found = verify_bundle(bundle, keys, witnesses=witnesses)
+        assert (found["valid"], [finding["layer"] for finding in found["findings"]]) == (False, ["witness"])
+    assert judge(bundle, keys).valid
+    forged = bundle.read_bytes().replace(b"one.example/w ", b"two.example/w ", 1)
+    bundle.write_bytes(forged)
+    assert not verify_bundle(bundle, keys, witnesses=[*one, *two])["valid"]
 
 
 async def test_no_bundle_is_made_of_a_ledger_that_does_not_hold(busy: dict[str, str], path: Path, bundle: Path) -> None:
