@@ -30,8 +30,8 @@ LINES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 AFTER = {"": "header", "header": "key", "key": "key checkpoint", "checkpoint": "checkpoint entry skip", "end": ""}
 BODY: dict[str, dict[str, Any]] = {  # the members that every body has, and those of a kind; further ones may be there
-    "": {"v": int, "kind": "intent|step|approval|vote|erasure|close|fork|retention", "run_id": str, "step_id": str,
-         "attempt": int, "tenant_id": str, "commitments": {FIELD: HASH}},
+    "": {"v": int, "kind": str, "run_id": str, "step_id": str, "attempt": int, "tenant_id": str,
+         "commitments": {FIELD: HASH}},
     "close": {"count": int}, "erasure": {"erased": {NUMBER: [FIELD]}, "reason": str, "authority": str},
     "fork": {"parent_run_id": str, "parent_steps": int, "parent_entry_hash": str},
 }  # fmt: skip

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/reference/ledger-vectors.json").read_text("utf-8"))
 FIELDS = ["input", "output", "metadata", "reason", "results", "principal", "request_salt", "approver"]
-KINDS = ["intent", "step", "approval", "vote", "erasure", "close", "fork", "retention"]
 MEMBERS = {
     "header": "format origin size payloads tenant runs writer", "key": "key note since", "checkpoint": "note anchors",
     "entry": "position seq run_id prev_hash entry_hash body payloads", "skip": "stop hashes", "end": "entries sha256",
@@ -253,7 +252,7 @@ def check_entry(doc: Any, run: Any, runs: Any, head: Any) -> None:
         assert doc["prev_hash"] == run.prev
     run.next, run.prev = seq + 1, doc["entry_hash"]
     kind, committed = body["kind"], body["commitments"]
-    assert (type(body["v"]), body["v"], body["run_id"], kind in KINDS) == (int, 1, doc["run_id"], True)
+    assert (type(body["v"]), body["v"], body["run_id"], type(kind)) == (int, 1, doc["run_id"], str)
     number(body["attempt"])
     assert isinstance(body["step_id"], str)
     assert isinstance(body["tenant_id"], str)

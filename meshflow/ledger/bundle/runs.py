@@ -13,7 +13,7 @@ import orjson
 from meshflow.errors import EncodingError
 from meshflow.ledger.format.canonical import MAX_INTEGER, canonical_bytes
 from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
-from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS, KINDS, UNBOUND, VERSION
+from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS, UNBOUND, VERSION
 from meshflow.ledger.format.findings import Finding
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -48,8 +48,6 @@ def read_body(text: str) -> dict[str, Any]:
         value = body.get(name)
         if type(value) is not wanted or (isinstance(value, int) and value < 0):
             raise BodyError(f"{name} of its body is not what it must be")
-    if kind not in KINDS:
-        raise BodyError(f"its kind {kind!r} is none of {list(KINDS)}")
     for name, committed in body["commitments"].items():
         if name not in FIELD_NUMBER or not isinstance(committed, str) or _HASH.fullmatch(committed) is None:
             raise BodyError(f"{name!r} of its commitments is none")

@@ -74,7 +74,6 @@ BODIES: dict[str, bytes] = {
     "no run": body(run_id=7),
     "another version": body(v=2),
     "a version that is true": body().replace(b'"v":1', b'"v":true'),
-    "an unknown kind": body(kind="dream"),
     "a kind that is none": body(kind=["step"]),
     "no attempt": body(attempt=None),
     "an attempt below zero": body(attempt=-1),

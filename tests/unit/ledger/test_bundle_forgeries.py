@@ -46,6 +46,7 @@ def test_a_body_that_no_ledger_writes_is_found(verdict: Judge, name: str) -> Non
 def test_what_may_be_in_a_body_passes(verdict: Judge) -> None:
     forge = Forge()
     forge.add("r", body(step_id="", more={"a": [None, True, -1, 2**53 - 1, "\u2028\x7f\x01\U0001f600"]}, zz=[[[]]]))
+    forge.add("r", body(kind="dream"))  # of a later version, and without a rule that this one would have to know
     forge.add("r", body(step_id="deep").replace(b'"v":1', b'"v":1,"x":' + b"[" * 63 + b"]" * 63))
     assert verdict(forge).valid
 
