@@ -27,6 +27,7 @@ from meshflow.cli.policy_app import StageName, policy_app
 from meshflow.cli.profiles_app import profiles_app, report
 from meshflow.cli.time_app import replay, time_app
 from meshflow.cli.witness_app import witness_app
+from meshflow.cli.workflow_app import workflow_app
 
 app = typer.Typer(
     name="meshflow",
@@ -45,6 +46,7 @@ ledger_app.add_typer(witness_app, name="witness")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(workflow_app, name="workflow")
 app.command()(replay)
 app.command()(report)
 
@@ -212,6 +214,7 @@ def schema(
     policy_answer: Annotated[
         bool, typer.Option("--policy-answer", help="That of what a policy answers instead.")
     ] = False,
+    workflow: Annotated[bool, typer.Option("--workflow", help="That of workflow files instead.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -221,6 +224,12 @@ def schema(
     It knows the settings of the plugins that are installed; point an editor at it.
     """
     options = chosen(context, config, as_json, debug)
+    if workflow:
+        from meshflow.cli.output import print_json
+        from meshflow.workflow.schema import workflow_schema
+
+        print_json(workflow_schema())
+        return
     if policy_input is not None or policy_answer:
         from meshflow.cli.policy_bundle import print_policy_schema
 

@@ -29,16 +29,22 @@ def load_job(target: str) -> Job:
 
     Only the command line may name one, never a file: importing runs code. ``typer.BadParameter`` says what is wrong.
     """
-    place, name = _split(target)
+    found, place, name = load_named(target, DEFAULT_CALLABLE)
+    if not _is_async(found):
+        raise typer.BadParameter(f"{place}:{name} must be an async function: async def {name}(context): ...")
+    return found  # type: ignore[no-any-return]
+
+
+def load_named(target: str, default: str) -> tuple[Any, str, str]:
+    """Return what a target names, or what goes by ``default`` in it, with the place and the name."""
+    place, name = _split(target, default)
     found: Any = _import_file(place) if _is_file(place) else _import_module(place)
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise typer.BadParameter(f"{place} has no {name!r}; name the job as {place}:CALLABLE") from None
-    if not _is_async(found):
-        raise typer.BadParameter(f"{place}:{name} must be an async function: async def {name}(context): ...")
-    return found  # type: ignore[no-any-return]
+            raise typer.BadParameter(f"{place} has no {name!r}; name it as {place}:NAME") from None
+    return found, place, name
 
 
 def describe(error: BaseException, path: str | None = None) -> str:
@@ -59,12 +65,12 @@ def file_of(job: Job) -> str | None:
         return None
 
 
-def _split(target: str) -> tuple[str, str]:
+def _split(target: str, default: str) -> tuple[str, str]:
     place, colon, name = target.rpartition(":")
     # A colon may belong to the path (a drive, a folder's name); what follows a real one is an identifier.
     if colon and place and all(part.isidentifier() for part in name.split(".")):
         return place, name
-    return target, DEFAULT_CALLABLE
+    return target, default
 
 
 def _is_file(place: str) -> bool:

@@ -56,7 +56,7 @@ def run_job(options: Chosen, request: RunRequest) -> ExitCode:
     if request.resume and request.run_id is None:
         raise typer.BadParameter("--resume needs the --run-id to go on with")
     config = options.load()
-    with _stdout_kept_clean(options.as_json):
+    with stdout_kept_clean(options.as_json):
         job = load_job(request.target)
         report = _until_the_end(_invoke(config, job, request, options.config))
     if options.debug and report.job.exception is not None:
@@ -187,7 +187,7 @@ def _sla(runtime: StepRuntime) -> Mapping[str, Any] | None:
 
 
 @contextmanager
-def _stdout_kept_clean(wanted: bool) -> Iterator[None]:
+def stdout_kept_clean(wanted: bool) -> Iterator[None]:
     """Send what a job, or a program that it starts, prints to stderr, so that stdout carries one document."""
     if not wanted:
         yield

@@ -12,6 +12,7 @@ from meshflow.config.load import read_text
 from meshflow.config.problems import raise_problems
 from meshflow.config.source import Source
 from meshflow.errors import ConfigError
+from meshflow.workflow.draw import draw_mermaid
 from meshflow.workflow.plain import NotPlainError, plain
 from meshflow.workflow.plan import Plan
 from meshflow.workflow.reading import Reader
@@ -102,6 +103,10 @@ class WorkflowDefinition:
         if path is not None:
             Path(path).write_text(text, "utf-8")
         return text
+
+    def draw_mermaid(self) -> str:
+        """Return the workflow as a Mermaid flowchart."""
+        return draw_mermaid(self.plan)
 
     async def run(
         self, input: Any = None, *, runtime: StepRuntime | None = None, run_id: str | None = None,

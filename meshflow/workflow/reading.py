@@ -45,6 +45,7 @@ class Reader:
             self.problems.append(Problem(root, "should be a mapping with nodes and edges"))
             return None
         edges, places = self._edges(data.get("edges"), root)
+        edges_read = len(self.problems) == before
         document = self._part(Document, {**data, "edges": ()} if "edges" in data else data, root)
         if document is None:
             return None
@@ -54,12 +55,12 @@ class Reader:
         nodes = {name: self._named(name, node, root, depth) for name, node in document.nodes.items()}
         for name in document.state or {}:
             self._check_name("state variable", name, (*root, "state", name))
-        if len(self.problems) > before:
-            return None
+        if not edges_read:
+            return None  # an edge that is missing would make nodes look out of reach
         start = list(document.start) if document.start is not None else None
         shape = topology(list(nodes), edges, start, places, root, self.problems)
         known = {name: node for name, node in nodes.items() if node is not None}
-        if shape is None:
+        if shape is None or len(self.problems) > before:
             return None
         compiler = Compiler(self.source, self.problems, document, shape, root)
         planned = {name: compiler.node(node) for name, node in known.items()}

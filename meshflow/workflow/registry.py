@@ -68,6 +68,13 @@ class Registry:
         """Let http nodes talk to these hosts (``api.example.org``, with ``:8443`` for another port)."""
         self.hosts.update(host.lower() for host in hosts)
 
+    def update(self, other: Registry) -> None:
+        """Take over all that another registry has; ConfigError where both give one name to different things."""
+        for what, known in other._known.items():
+            for name, thing in known.items():
+                self._add(what, name, thing)
+        self.hosts |= other.hosts
+
     def find(self, what: str, name: str) -> Any:
         """Return what goes by a name; ConfigError says which names there are."""
         known: Mapping[str, Any] = self._known[what]

@@ -83,7 +83,7 @@ class Execution(Schedule):
         except EvaluationError as error:
             raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"input: {error}") from None
         if node.kind == "human":
-            return plain({"ask": texts["ask"], "input": given.value}), trace.join(traces)
+            return plain({"ask": str(texts["ask"]).strip(), "input": given.value}), trace.join(traces)
         method = getattr(node.spec, "method", "GET")
         body = given.value if node.input is not None else None
         return plain({"method": method, **texts, "body": body}), trace.join(traces)

@@ -255,16 +255,25 @@ def every_node(plan: Plan, registry: Registry, depth: int = 0) -> Iterator[tuple
                 yield from every_node(inner, registry, depth + 1)
 
 
+def found_for(node: PlannedNode, plan: Plan, find: Callable[[PlannedNode], object]) -> None:
+    """Find what a node calls; ConfigError says where in the file the name stands that nothing goes by."""
+    if node.kind in ("map", "subgraph"):
+        return
+    try:
+        find(node)
+    except ConfigError as error:
+        raise ConfigError(error.problem, where=plan.where(node.path), path=dotted(node.path)) from None
+
+
 def _resolve(node: PlannedNode, plan: Plan, run: Run) -> None:
     """Find what a node needs, before anything runs."""
     where = plan.where(node.path)
-    try:
-        if node.kind not in ("map", "subgraph"):
-            run.target(node)
-        if node.spec.compensate is not None:
+    found_for(node, plan, run.target)
+    if node.spec.compensate is not None:
+        try:
             run.undo_target(node)
-    except ConfigError as error:
-        raise ConfigError(error.problem, where=where, path=dotted(node.path)) from None
+        except ConfigError as error:
+            raise ConfigError(error.problem, where=where, path=dotted((*node.path, "compensate"))) from None
     name = node.spec.runtime
     if name is not None and name not in run.runtimes:
         given = sorted(str(one) for one in run.runtimes if one is not None)

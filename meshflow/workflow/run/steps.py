@@ -126,7 +126,7 @@ class Run:
             wait_ms = min(policy.backoff_ms << min(tries - 1, 20), policy.max_backoff_ms)
             await asyncio.sleep(wait_ms / 1_000 * (1 - policy.jitter * random.random()))
             memo, attempt = None, attempt + 1
-        return await self._ended(call, outcome)
+        return await self._ended(call, outcome, memo.approval_id if memo is not None else None)
 
     async def _once(
         self, call: Call, memo: StepMemo | None, attempt: int, cell: Cell, runtime: str | None
@@ -220,7 +220,8 @@ class Run:
             metadata=notes,  # the kernel reads it once the step has ended
         )
 
-    async def _ended(self, call: Call, outcome: RuntimeOutcome) -> Done:
+    async def _ended(self, call: Call, outcome: RuntimeOutcome, asked: str | None) -> Done:
+        """Remember how a step ended and return its output; ``asked`` is the approval that it has waited for before."""
         halt: Halt | None = None
         value = NOTHING
         if outcome.ok:
@@ -229,7 +230,10 @@ class Run:
             except NotPlainError as error:
                 halt = Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error))
         else:
-            approvals = (outcome.approval_id,) if outcome.approval_id is not None else ()
+            approval = outcome.approval_id
+            if approval is None and outcome.status is Status.PAUSED:
+                approval = asked  # nobody has decided yet
+            approvals = (approval,) if approval is not None else ()
             halt = Halt(_HALTS[outcome.status], outcome.code, outcome.reason, approvals)
         await self.memory.remember(_memo(call, outcome, value, halt))
         if halt is not None:
@@ -287,7 +291,7 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
         code=halt.code if halt is not None else "",
         reason=halt.reason if halt is not None else "",
         kind=record.node_kind,
-        approval_id=outcome.approval_id,
+        approval_id=halt.approvals[0] if halt is not None and halt.approvals else None,
         cost_micro_usd=record.cost_micro_usd,
         tokens=record.tokens,
         origin=origin,

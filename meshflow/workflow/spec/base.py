@@ -58,11 +58,15 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Name = Annotated[str, BeforeValidator(_word), Field(min_length=1, max_length=128), AfterValidator(_stripped)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_names), Field(strict=False), AfterValidator(_distinct)]
-Milliseconds = Annotated[int, BeforeValidator(_number), Field(ge=1, le=DAY_MS)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_COUNT)]
-Tokens = Annotated[int, BeforeValidator(_number), Field(ge=0, le=2**53 - 1)]
-Usd = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1e9)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
-Condition = Annotated[str, BeforeValidator(_word), Field(min_length=1)]
+# The constraint stands before the validator, so that the schema of the file has it.
+Name = Annotated[str, Field(min_length=1, max_length=128), BeforeValidator(_word), AfterValidator(_stripped)]
+Names = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_names), AfterValidator(_distinct)]
+Milliseconds = Annotated[int, Field(ge=1, le=DAY_MS), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), BeforeValidator(_number)]
+Attempts = Annotated[int, Field(ge=1, le=100), BeforeValidator(_number)]
+AtOnce = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_number)]
+Rounds = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_number)]
+Tokens = Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(_number)]
+Usd = Annotated[float, Field(ge=0, le=1e9), BeforeValidator(_number)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+Condition = Annotated[str, Field(min_length=1), BeforeValidator(_word)]

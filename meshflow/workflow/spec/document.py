@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from meshflow.workflow.spec.base import Condition, Count, Milliseconds, Name, Names, Part, Tokens, Usd
+from meshflow.workflow.spec.base import AtOnce, Condition, Count, Milliseconds, Name, Names, Part, Rounds, Tokens, Usd
 
 
 class Loop(Part):
     """An edge that leads back."""
 
-    max: Annotated[Count, Field(le=100_000)] = Field(
-        description="Most times that the edge is taken; one more would end the run as limit_reached."
-    )
+    max: Rounds = Field(description="Most times that the edge is taken; one more would end the run as limit_reached.")
 
 
 class Edge(Part):
@@ -36,7 +34,7 @@ class Limits(Part):
     """What a run may use."""
 
     timeout_ms: Milliseconds | None = Field(None, description="Milliseconds for the whole run.")
-    concurrency: Annotated[Count, Field(le=10_000)] = Field(16, description="Most steps at once.")
+    concurrency: AtOnce = Field(16, description="Most steps at once.")
     max_steps: Count = Field(100_000, description="Most steps in all, attempts and items included.")
     cost_usd: Usd | None = Field(None, description="Most that the run may cost; estimates count until costs are known.")
     tokens: Tokens | None = Field(None, description="Most tokens that the run may use.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from meshflow.workflow.spec.base import Count, Milliseconds, Name, Names, Part, Share, Tokens, Usd
+from meshflow.workflow.spec.base import AtOnce, Attempts, Milliseconds, Name, Names, Part, Rounds, Share, Tokens, Usd
 
 Tier = Literal["read_only", "internal", "external_io", "irreversible"]
 OriginName = Literal["trusted", "user", "tool", "external"]
@@ -16,7 +16,7 @@ ConfidentialityName = Literal["public", "internal", "tenant", "personal", "secre
 class Retry(Part):
     """When a node that failed is tried again. What was denied never is."""
 
-    max_attempts: Annotated[Count, Field(le=100)] = Field(
+    max_attempts: Attempts = Field(
         3, description="Attempts in all; each is a step of its own with the same idempotency key."
     )
     backoff_ms: Milliseconds = Field(200, description="Milliseconds before the second attempt; doubles each time.")
@@ -154,10 +154,8 @@ class MapNode(Node):
     do: Any = Field(
         description="The node; ${{ item }} is one item and its input without another, ${{ index }} its place."
     )
-    concurrency: Annotated[Count, Field(le=1_000)] = Field(8, description="Most items at once.")
-    max_items: Annotated[Count, Field(le=100_000)] = Field(
-        1_000, description="A longer list fails the node before its first item."
-    )
+    concurrency: AtOnce = Field(8, description="Most items at once.")
+    max_items: Rounds = Field(1_000, description="A longer list fails the node before its first item.")
 
 
 class CompensationNode(Part):

@@ -179,6 +179,7 @@ async def test_a_person_is_asked_and_the_run_goes_on_where_it_stood(world: Any) 
 
     still = await world.resume(HUMAN)
     assert (still.status, still.code) == (RunStatus.PAUSED, "approval.pending")
+    assert still.approvals == paused.approvals
     await world.ledger.decide_approval(paused.approvals[0], approve=True, approver="grace", reason="fine")
     world.calls.clear()
     result = await world.resume(HUMAN)

@@ -1,0 +1,107 @@
+"""``meshflow workflow``: check, draw and run workflow files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text, texts
+
+workflow_app = typer.Typer(help="Check, draw and run workflow files.", no_args_is_help=True, rich_markup_mode=None)
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Workflow file.", show_default=False)]
+ImportsOption = Annotated[
+    bool,
+    typer.Option("--allow-imports", help="Let the file name Python code by its import path; it is run as this user."),
+]
+WithOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with", metavar="CODE", callback=texts,
+        help="path/to/code.py[:registry] or package.module:registry, with what the nodes call.",
+    ),
+]  # fmt: skip
+
+
+@workflow_app.command()
+def check(
+    context: typer.Context,
+    file: FileArgument,
+    code: WithOption = None,
+    hosts: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="HOST", callback=texts, help="Host that http nodes use.")
+    ] = None,
+    allow_imports: ImportsOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check a workflow file whole, and run nothing.
+
+    With --with also that everything which its nodes call by name is there.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.workflow import check_workflow
+
+    check_workflow(options, file, code, hosts or [], allow_imports=allow_imports)
+
+
+@workflow_app.command()
+def draw(
+    context: typer.Context,
+    file: FileArgument,
+    allow_imports: ImportsOption = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Print a workflow as a Mermaid flowchart."""
+    options = chosen(context, None, as_json, debug)
+    from meshflow.cli.workflow import draw_workflow
+
+    draw_workflow(options, file, allow_imports=allow_imports)
+
+
+@workflow_app.command()
+def run(
+    context: typer.Context,
+    file: FileArgument,
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."
+        ),
+    ] = None,
+    code: WithOption = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="HOST", callback=texts, help="Host that http nodes may talk to."),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --run-id names.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume, also try again what failed or was denied.")
+    ] = False,
+    agent: Annotated[str, typer.Option("--agent", metavar="ID", callback=text, help="Who acts.")] = "local",
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="ID", callback=text, help="Tenant of the run.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="PATH", help="Keep the ledger here, not where configured.")
+    ] = None,
+    allow_imports: ImportsOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a workflow, every node a governed step, and say how each ended."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.workflow import WorkflowRequest, run_workflow
+
+    request = WorkflowRequest(
+        file, given, tuple(code or ()), tuple(hosts or ()), run_id, resume, retry_failed, agent, tenant, ledger,
+        allow_imports,
+    )  # fmt: skip
+    raise typer.Exit(run_workflow(options, request))
