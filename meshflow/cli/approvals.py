@@ -23,7 +23,7 @@ def show_approvals(options: Chosen, path: Path | None, tenant: str | None) -> No
     """Print all that waits, the oldest first."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, list[dict[str, Any]]]:
-        return shown(ledger.path), await ledger.pending_approvals(tenant=tenant)
+        return shown(ledger), await ledger.pending_approvals(tenant=tenant)
 
     name, pending = with_ledger(options, path, read)
     if options.as_json:
@@ -45,7 +45,7 @@ def show_approval(options: Chosen, path: Path | None, tenant: str | None, approv
     """Print one request whole."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
-        return shown(ledger.path), await _pending(ledger, approval_id, tenant)
+        return shown(ledger), await _pending(ledger, approval_id, tenant)
 
     name, asked = with_ledger(options, path, read)
     if options.as_json:
@@ -70,7 +70,7 @@ def decide(
         decision = await ledger.decide_approval(
             approval_id, approve=approve, approver=name, reason=reason, tenant=tenant, **edited
         )
-        return shown(ledger.path), asked, decision
+        return shown(ledger), asked, decision
 
     where, asked, decision = with_ledger(options, path, write, writing=True)
     if options.as_json:

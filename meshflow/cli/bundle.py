@@ -51,7 +51,7 @@ def export_bundle(
         result = await ledger.export_bundle(
             output, runs, payloads=payloads, checkpoints=held, anchors=asked, tenant=tenant
         )
-        return shown(ledger.path), result
+        return shown(ledger), result
 
     name, result = with_ledger(options, path, read)
     if options.as_json:

@@ -137,7 +137,7 @@ def holds(
     from meshflow.cli.output import print_json, print_table, say
 
     async def work(opened: ReplayLedger) -> tuple[str, list[dict[str, Any]]]:
-        return shown(opened.path), await opened.holds(released=released, tenant=tenant)
+        return shown(opened), await opened.holds(released=released, tenant=tenant)
 
     name, found = with_ledger(options, ledger, work)
     if options.as_json:
@@ -181,7 +181,7 @@ def _report(options: Chosen, path: Path | None, work: Callable[[ReplayLedger], A
     from meshflow.cli.output import counted, print_json, print_pairs, say
 
     async def named(ledger: ReplayLedger) -> dict[str, Any]:
-        return {"ledger": shown(ledger.path), **await work(ledger)}
+        return {"ledger": shown(ledger), **await work(ledger)}
 
     result = with_ledger(options, path, named, writing=True)
     if options.as_json:

@@ -27,7 +27,7 @@ def show_checkpoint(options: Chosen, path: Path | None, output: Path | None) -> 
 
     async def work(ledger: ReplayLedger) -> tuple[str, str, list[str]]:
         note, second = await ledger.checkpoint(), await ledger.companion_verifier()
-        return shown(ledger.path), note, [*await ledger.verifiers(), *([second] if second is not None else [])]
+        return shown(ledger), note, [*await ledger.verifiers(), *([second] if second is not None else [])]
 
     name, note, keys = with_ledger(options, path, work, writing=True)
     made = read_checkpoint(note)
@@ -175,11 +175,11 @@ def publish(options: Chosen, path: Path | None, kind: str | None) -> ExitCode:
 
     rows = with_ledger(options, path, work, writing=True)
     if options.as_json:
-        print_json({"ledger": shown(ledger.path), "anchors": rows})
+        print_json({"ledger": shown(ledger), "anchors": rows})
     else:
         cells = [(row["anchor"], "published" if row["published"] else "FAILED", row["where"] or row["problem"])
                  for row in rows]  # fmt: skip
-        print_table(f"Ledger {shown(ledger.path)}", ("anchor", "", "where, or why not"), cells)
+        print_table(f"Ledger {shown(ledger)}", ("anchor", "", "where, or why not"), cells)
     return ExitCode.OK if all(row["published"] for row in rows) else ExitCode.FAILED
 
 

@@ -30,7 +30,7 @@ def show_runs(options: Chosen, path: Path | None, limit: int, before: str | None
         # One more than asked for tells whether there is a next page.
         ids = await ledger.list_runs(limit=limit + 1, before=before, tenant=tenant)
         summaries = [await ledger.run_summary(run_id, tenant=tenant) for run_id in ids[:limit]]
-        return shown(ledger.path), summaries, len(ids) > limit
+        return shown(ledger), summaries, len(ids) > limit
 
     name, runs, more = with_ledger(options, path, read)
     last = runs[-1]["run_id"] if runs and more else None
@@ -59,7 +59,7 @@ def show_run(options: Chosen, path: Path | None, run_id: str, tenant: str | None
         steps = await ledger.get_run(run_id, tenant=tenant)
         if not steps and not await ledger.entries(run_id, "intent", tenant=tenant):
             raise _unknown_run(ledger, run_id)
-        return shown(ledger.path), await ledger.run_summary(run_id, tenant=tenant), steps
+        return shown(ledger), await ledger.run_summary(run_id, tenant=tenant), steps
 
     name, summary, steps = with_ledger(options, path, read)
     if options.as_json:
@@ -89,7 +89,7 @@ def show_step(
         if not steps:
             raise _unknown_run(ledger, run_id)
         step = _find(steps, run_id, wanted, attempt)
-        return shown(ledger.path), step, [one["attempt"] for one in steps if one["step_id"] == step["step_id"]]
+        return shown(ledger), step, [one["attempt"] for one in steps if one["step_id"] == step["step_id"]]
 
     name, step, attempts = with_ledger(options, path, read)
     if options.as_json:
@@ -140,7 +140,7 @@ def _find(steps: list[dict[str, Any]], run_id: str, wanted: str, attempt: int | 
 
 
 def _unknown_run(ledger: ReplayLedger, run_id: str) -> LedgerError:
-    return LedgerError(f"the ledger {shown(ledger.path)} has no run {run_id!r}")
+    return LedgerError(f"the ledger {shown(ledger)} has no run {run_id!r}")
 
 
 def _pretty(value: Any) -> str:

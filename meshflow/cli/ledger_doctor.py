@@ -20,7 +20,7 @@ def examine_ledger(options: Chosen, path: Path | None) -> ExitCode:
     anchors = getattr(audit_plugin(options.load(), path), "anchors", ())
 
     async def work(ledger: ReplayLedger) -> tuple[str, list[Health]]:
-        return shown(ledger.path), await ledger.health(anchors=anchors)
+        return shown(ledger), await ledger.health(anchors=anchors)
 
     name, found = with_ledger(options, path, work, writing=True)
     sound = not any(one.level == "error" for one in found)

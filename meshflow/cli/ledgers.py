@@ -75,10 +75,10 @@ async def _opened(options: Chosen, path: Path | None, *, writing: bool) -> Async
     if found is None and path is None:
         raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
     ledger = found if found is not None else ReplayLedger(path or "")
-    if not ledger.path.exists():
-        raise LedgerError(f"there is no ledger at {shown(ledger.path)}; name it with --ledger or --config")
-    if not ledger.path.is_file():
-        raise LedgerError(f"{shown(ledger.path)} is not a file, so not a ledger")
+    if ledger.path is not None and not ledger.path.exists():
+        raise LedgerError(f"there is no ledger at {shown(ledger)}; name it with --ledger or --config")
+    if ledger.path is not None and not ledger.path.is_file():
+        raise LedgerError(f"{shown(ledger)} is not a file, so not a ledger")
     async with ledger:
         yield ledger
 
@@ -96,8 +96,11 @@ def with_ledger(
     return asyncio.run(run())
 
 
-def shown(path: Path) -> str:
-    """Return a path as a person would type it: relative if it lies below the current folder."""
+def shown(place: Path | ReplayLedger) -> str:
+    """Return a path as a person would type it: relative if it lies below the current folder; a ledger by its name."""
+    path = place if isinstance(place, Path) else place.path
+    if path is None:
+        return place.name
     absolute = os.path.abspath(path)
     relative = os.path.relpath(absolute)
     return absolute if relative.startswith(os.pardir) else relative

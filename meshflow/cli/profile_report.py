@@ -56,7 +56,7 @@ def report_profile(options: Chosen, asked: ReportRequest) -> ExitCode:
                 ledger, pack, window, now_us=SystemClock().now_us(), checkpoints=notes, keys=list(asked.keys) or None,
                 limit=asked.limit, progress=lambda entries, run: display.progress(entries, 0, run),
             )  # fmt: skip
-        return shown(ledger.path), found
+        return shown(ledger), found
 
     name, report = with_ledger(options, asked.ledger, read)
     report = {**report, "ledger": {"path": name, **report["ledger"]}}

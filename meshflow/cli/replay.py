@@ -57,7 +57,7 @@ def replay_run(options: Chosen, path: Path | None, run_id: str, tenant: str | No
     config = options.load()
 
     async def read(ledger: ReplayLedger) -> tuple[str, Replay, str]:
-        return shown(ledger.path), *await _decide(config, ledger, run_id, tenant, every)
+        return shown(ledger), *await _decide(config, ledger, run_id, tenant, every)
 
     name, report, fingerprint = with_ledger(options, path, read)
     if options.as_json:

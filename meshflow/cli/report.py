@@ -58,7 +58,7 @@ class Report:
         """Read back what was written, and verify each run that was touched."""
         if ledger is None:
             return
-        self.path = shown(ledger.path)
+        self.path = shown(ledger)
         self.runs = await _touched(ledger, self.context.run_id)
         self.unrecorded = ledger.failed_writes
         self.unfinished = [

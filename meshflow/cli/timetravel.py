@@ -44,7 +44,7 @@ def export_run(
             await _print(parts, csv)
         else:
             await _save(parts, output)
-        return shown(ledger.path)
+        return shown(ledger)
 
     name = with_ledger(options, path, read)
     if output is None:
@@ -101,7 +101,7 @@ def show_diff(
     """Print what two runs did differently."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, RunDiff]:
-        return shown(ledger.path), await ledger.diff(run_a, run_b, tenant=tenant)
+        return shown(ledger), await ledger.diff(run_a, run_b, tenant=tenant)
 
     name, diff = with_ledger(options, path, read)
     if options.as_json:
@@ -150,7 +150,7 @@ def fork_run(
 
     async def write(ledger: ReplayLedger) -> tuple[str, str]:
         made = await ledger.fork(run_id, from_step, new_run_id=new_run_id, tenant=tenant)
-        return shown(ledger.path), made
+        return shown(ledger), made
 
     name, made = with_ledger(options, path, write, writing=True)
     if options.as_json:

@@ -36,7 +36,7 @@ def verify_runs(options: Chosen, path: Path | None, run_id: str | None, tenant: 
                 display.progress(number, len(ids), one)
                 chains.append(await ledger.verify_chain(one, tenant=tenant, **({} if once else outside)))
             whole = await ledger.verify_ledger(**given.for_ledger) if once and chains else None
-        return shown(ledger.path), chains, await ledger.unfinished(run_id, tenant=tenant), whole
+        return shown(ledger), chains, await ledger.unfinished(run_id, tenant=tenant), whole
 
     name, chains, open_intents, whole = with_ledger(options, path, read)
     looked = [*chains, *([whole] if whole is not None else [])]

@@ -100,7 +100,7 @@ class EvidenceStore(Protocol):
 class EvidenceCalls:
     """The calls of a ledger that prove and verify."""
 
-    path: Path
+    _beside: Path
     key: KeySource | None
     companion: CompanionSource | None
     _clock: Clock
@@ -172,7 +172,7 @@ class EvidenceCalls:
 
         Without ``new`` the file of the old key is replaced. Whoever trusts the old key can go on to the new one.
         """
-        return await self._store.rotate_key(None if new is None else key_source(new, self.path))
+        return await self._store.rotate_key(None if new is None else key_source(new, self._beside))
 
     async def prove(
         self, run_id: str, seq: int | None = None, *, step_index: int | None = None, tenant: str | None = None

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from shutil import rmtree
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +17,7 @@ from meshflow.ledger.bundle.calls import BundleCalls
 from meshflow.ledger.controls import ControlCalls
 from meshflow.ledger.erasure import ErasureCalls
 from meshflow.ledger.evidence import EvidenceCalls
-from meshflow.ledger.format.companions import companion_of
+from meshflow.ledger.format.companions import CompanionSource, companion_of
 from meshflow.ledger.format.entry import (
     Draft,
     Intent,
@@ -33,63 +30,78 @@ from meshflow.ledger.format.entry import (
     step_contents,
     step_fields,
 )
-from meshflow.ledger.format.keys import key_source
+from meshflow.ledger.format.keys import KeySource, key_source
 from meshflow.ledger.format.payload import quick_payload, settle_payload
 from meshflow.ledger.format.steps import completed, record_from, step_dict, timestamp
+from meshflow.ledger.locate import locate
 from meshflow.ledger.sql.store import SqlStore
 from meshflow.ledger.sql.vault import vault_of
-from meshflow.ledger.sqlite.database import SqliteDatabase
 from meshflow.ledger.store import LedgerStore
 from meshflow.ledger.timetravel import TimeTravel
 from meshflow.record import StepRecord
 from meshflow.step import Approval
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # Above this many bytes of payload the rest of the encoding leaves the event loop; below, the thread would cost more.
 _BULKY = 128 * 1024
 _VERDICTS = {"commits": "commit", "rejects": "reject", "escalates": "escalate", "errors": "error"}
 
 
 class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeTravel):
-    """An append-only, verifiable ledger of steps in one SQLite file.
+    """An append-only, verifiable ledger of steps in a SQLite file or a PostgreSQL database.
 
-    ``location`` is the file's path, or ``:memory:`` for a ledger that lasts as long as the object. With ``tenant``
-    every write must be that tenant's and every read sees nothing else. Nothing is opened before first use; reading
-    never creates the file. Any number of event loops, threads and processes of one machine may write; after a ``fork``
-    the child needs a ledger of its own.
+    ``location`` is the file's path, ``:memory:`` for a ledger that lasts as long as the object, or a URL such as
+    ``postgresql://user:password@host/database?schema=meshflow``. With ``tenant`` every write must be that tenant's and
+    every read sees nothing else. Nothing is opened before first use; reading never makes a ledger. Any number of event
+    loops, threads and processes may write, on PostgreSQL of any number of machines; after a ``fork`` the child needs a
+    ledger of its own. In place of a location ``store`` gives a store of somebody else's, which then looks after keys,
+    encryption and patience itself.
 
-    ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, made on first use; else the path of such a
-    file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends with a checkpoint. With
-    ``checkpoint_every`` above 1 one is signed once so many entries have none over them, and no later than
-    ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can change or
-    take away those entries and nobody will know. With ``ml_dsa_44`` a second key, which withstands quantum computers,
-    signs each checkpoint too; it is kept beside the first one.
+    ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, on PostgreSQL in the working directory, made
+    on first use; else the path of such a file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends
+    with a checkpoint. With ``checkpoint_every`` above 1 one is signed once so many entries have none over them, and no
+    later than ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can
+    change or take away those entries and nobody will know. With ``ml_dsa_44`` a second key, which withstands quantum
+    computers, signs each checkpoint too; it is kept beside the first one.
 
     With ``encrypt`` as ``run`` or ``subject`` payloads are kept under a data key of each run, or of whom they belong
     to, wrapped by the key in the file or ``env:NAME`` that ``key_encryption_key`` names; reading needs that key too.
     """
 
     def __init__(
-        self, location: str | Path, *, tenant: str | None = None, clock: Clock | None = None,
+        self, location: str | Path | None = None, *, tenant: str | None = None, clock: Clock | None = None,
         busy_timeout_ms: int = 15_000, queue_limit: int = 4_096, key: str | Path | None = "auto",
         checkpoint_every: int = 1, checkpoint_within_ms: int = 1_000, encrypt: str = "none",
-        key_encryption_key: str | None = None, ml_dsa_44: bool = False,
+        key_encryption_key: str | None = None, ml_dsa_44: bool = False, store: LedgerStore | None = None,
     ) -> None:  # fmt: skip
+        if (location is None) == (store is None):
+            raise ConfigError("give a location or a store, and one of them alone", where="ReplayLedger")
         self._tenant = tenant
         self._clock = clock if clock is not None else SystemClock()
         self.signs = key is not None
         """Whether the ledger has a key that checkpoints are signed with."""
         self.encrypts = encrypt
         """Under whose key payloads are encrypted: none, run or subject."""
-        path, cleanup = _path(location)
-        self.path = path
-        self.key = key_source(key, path)
-        self.companion = companion_of(self.key) if ml_dsa_44 else None
-        self._store: LedgerStore = SqlStore(
-            SqliteDatabase(path, busy_timeout_ms), queue_limit=queue_limit, key=self.key,
-            checkpoint_every=checkpoint_every, checkpoint_within_ms=checkpoint_within_ms,
-            now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key), companion=self.companion,
-        )  # fmt: skip
+        self.path: Path | None = None
+        """The file, where the ledger is one."""
+        self.key: KeySource | None = None
+        self.companion: CompanionSource | None = None
+        self._beside, cleanup = Path("meshflow"), None
+        if location is not None:
+            place = locate(location, busy_timeout_ms=busy_timeout_ms, tenant=tenant)
+            self.path, self._beside, cleanup = place.path, place.beside, place.cleanup
+            self.name = place.database.name
+            self.key = key_source(key, place.beside)
+            self.companion = companion_of(self.key) if ml_dsa_44 else None
+            store = SqlStore(
+                place.database, queue_limit=queue_limit, key=self.key, patience_ms=busy_timeout_ms,
+                checkpoint_every=checkpoint_every, checkpoint_within_ms=checkpoint_within_ms,
+                now_us=self._clock.now_us, vault=vault_of(encrypt, key_encryption_key), companion=self.companion,
+            )  # fmt: skip
+        else:
+            self.name = type(store).__name__
+        """What messages call the ledger: the file's path, or the URL without its password."""
+        assert store is not None  # noqa: S101 - one of the two is given
+        self._store: LedgerStore = store
         self._salts = Salts()
         self._finalizer = weakref.finalize(self, _abandon, self._store, cleanup)
 
@@ -230,24 +242,6 @@ def _digest(text: str, name: str) -> bytes | None:
         return bytes.fromhex(text)
     except (TypeError, ValueError):
         raise EncodingError("not a hash in hexadecimal", path=name) from None
-
-
-def _path(location: str | Path) -> tuple[Path, Callable[[], None] | None]:
-    """Return where the file is, and how to clean up what only this object uses."""
-    text = str(location)
-    if not text:
-        raise ConfigError("the location of a ledger is the path of a SQLite file", where="ReplayLedger")
-    if scheme := _SCHEME.match(text):
-        # The rest of the address may hold a password.
-        raise ConfigError(
-            f"{scheme[1]}:// is not supported in this version; give the path of a SQLite file, such as "
-            "meshflow_runs.db. PostgreSQL comes with a later release's postgres extra",
-            where="ReplayLedger",
-        )
-    if text == ":memory:":
-        folder = tempfile.mkdtemp(prefix="meshflow-ledger-")
-        return Path(folder) / "ledger.db", lambda: rmtree(folder, ignore_errors=True)
-    return Path(location), None
 
 
 def _abandon(store: LedgerStore, cleanup: Callable[[], None] | None) -> None:

@@ -137,6 +137,7 @@ class SqlAppender:
             attempt.committing = True
             self.database.commit(connection)
             if self._log is not None:
+                self._version = self.database.next_version(self._version, self._log.size)
                 self._signer.committed(self._log)
             return attempt.results[0]
         except BaseException as error:

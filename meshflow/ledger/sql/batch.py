@@ -25,12 +25,14 @@ _ADD_TO_RUN = (
 )
 
 _HEADS = (
-    "WITH wanted (run_id) AS (VALUES %s) SELECT e.run_id, e.seq, coalesce("
+    # The limit keeps planners from looking for the last entry at every entry.
+    "WITH wanted (run_id) AS (VALUES %s), tops AS (SELECT w.run_id, "
+    "(SELECT max(m.seq) FROM entries m WHERE m.run_id = w.run_id) AS seq FROM wanted w LIMIT 1000) "
+    "SELECT e.run_id, e.seq, coalesce("
     "(SELECT max(s.step_index) + 1 FROM entries s WHERE s.run_id = e.run_id AND s.step_index IS NOT NULL), "
     "(SELECT r.parent_steps FROM runs r WHERE r.run_id = e.run_id AND r.first_seq = 0), 0), e.entry_hash, "
     "EXISTS (SELECT 1 FROM entries c WHERE c.run_id = e.run_id AND c.kind = 'close') "
-    "FROM wanted w JOIN entries e ON e.run_id = w.run_id "
-    "AND e.seq = (SELECT max(m.seq) FROM entries m WHERE m.run_id = w.run_id)"
+    "FROM tops t JOIN entries e ON e.run_id = t.run_id AND e.seq = t.seq"
 )
 
 

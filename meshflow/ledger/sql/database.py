@@ -28,6 +28,10 @@ class LostConnectionError(LedgerError):
     """The connection has ended under a statement. What the transaction did is undone unless it was committing."""
 
 
+class ConflictError(LedgerError):
+    """A row with that key is there already; for databases whose driver's error is explained where it is raised."""
+
+
 class Cursor(Protocol):
     """The rows of one statement. ``fetchmany`` reads them as they are asked for, the others may read them all."""
 
@@ -85,6 +89,10 @@ class Database(Protocol):
 
     def begin(self, connection: Connection) -> object:
         """Begin a transaction under the ledger's write lock; return what changes whenever another process writes."""
+        ...
+
+    def next_version(self, version: object, size: int) -> object:
+        """Return what ``begin`` will say when nobody else has written since we brought the log to a size."""
         ...
 
     def commit(self, connection: Connection) -> None:

@@ -22,7 +22,8 @@ HOLDS_RUN = "meshflow.holds"
 _COLUMNS = ("id", "tenant_id", "run_id", "subject", "reason", "authority", "at_us", "released_at_us")
 # A hold on a fork covers the run that its first steps lie in.
 _IN_FORCE = (
-    "WITH RECURSIVE forks (run_id) AS (SELECT :run UNION SELECT r.run_id FROM forks f "
+    "WITH RECURSIVE forks (run_id) AS ("
+    "SELECT s.run_id FROM runs s WHERE s.run_id = :run UNION SELECT r.run_id FROM forks f "
     "JOIN runs r ON r.parent_run_id = f.run_id) "
     "SELECT h.id, h.tenant_id, h.reason FROM holds h JOIN forks f ON h.run_id = f.run_id "
     "WHERE h.released_at_us IS NULL AND (:tenant IS NULL OR h.tenant_id IS NULL OR h.tenant_id = :tenant) "

@@ -248,7 +248,7 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
             "AND s.attempt = i.attempt AND s.kind = 'step'"
         )
         return await self._entries(
-            "SELECT i.id FROM entries i INDEXED BY entries_key CROSS JOIN entries e ON e.id = i.id "
+            "SELECT i.id FROM entries i INDEXED BY entries_key JOIN entries e ON e.id = i.id "
             f"WHERE i.kind = 'intent' {one_run} AND {_SCOPE} AND NOT EXISTS ({outcome})",
             {"run": run_id, "tenant": tenant},
         )

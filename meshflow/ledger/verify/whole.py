@@ -198,11 +198,11 @@ def _signatures(connection: Connection, log: LogCheck, findings: list[Finding]) 
     """Check the signatures of checkpoints: all of a few, else spread evenly, each key's last and the newest always."""
     (count,) = connection.execute("SELECT count(*) FROM checkpoints").fetchone()
     every = max(1, count // _SIGNATURES)
-    last = [term.last for term in log.trust.terms if term.last is not None]
+    last = [term.last for term in log.trust.terms if term.last is not None] or [-1]
     marks = ", ".join("?" * len(last))
     rows = connection.execute(
         "SELECT size, root, note FROM (SELECT *, row_number() OVER (ORDER BY size DESC) - 1 AS place "  # noqa: S608
-        f"FROM checkpoints) WHERE place % ? = 0 OR size IN ({marks})",
+        f"FROM checkpoints) AS placed WHERE place % ? = 0 OR size IN ({marks})",
         (every, *last),
     )
     done = 0

@@ -237,9 +237,12 @@ def test_a_thing_that_is_no_ledger_is_refused() -> None:
         LedgerPlugin(LedgerSettings(), Host(ledger=object()))
 
 
-def test_postgres_is_refused_when_the_ledger_is_made() -> None:
-    with pytest.raises(ConfigError, match="not supported"):
-        _ = LedgerPlugin(LedgerSettings(path="postgresql://u:p@h/db")).ledger
+def test_a_url_is_a_place_and_its_password_is_not_shown() -> None:
+    ledger = LedgerPlugin(LedgerSettings(path="postgresql://u:hunter2@h/db")).ledger
+    assert (ledger.path, ledger.name) == (None, "postgresql://u@h/db")
+    with pytest.raises(ConfigError, match="no place for a ledger") as caught:
+        _ = LedgerPlugin(LedgerSettings(path="mysql://u:hunter2@h/db")).ledger
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [{"path": ""}, {"busy_timeout_ms": -1}, {"queue_limit": 0}, {"pth": "x"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ from meshflow.facts import Principal
 from meshflow.ledger import ReplayLedger
 from meshflow.record import ApprovalRequest, StageResult, StepRecord, Verdict
 
+# A test that asks for one of these looks into the file.
+SQLITE_ALONE = {"path"}
+
 MakeRecord = Callable[..., StepRecord]
 
 # For ``forgery``, which tests of this folder share; test modules are not a package.
@@ -26,14 +30,38 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what names a place for its ledger on every kind of store, and what looks into a file on SQLite alone."""
+    if "place" in metafunc.fixturenames:
+        asked = inspect.signature(metafunc.function).parameters
+        kinds = ("sqlite",) if SQLITE_ALONE & asked.keys() else ("sqlite", "postgres")
+        metafunc.parametrize("kind", kinds, indirect=True)
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def place(kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | Path:
+    """Where a ledger is to be: a file, or a schema of a server."""
+    if kind == "sqlite":
+        return tmp_path / "runs.db"
+    monkeypatch.chdir(tmp_path)  # for the signing key
+    return str(request.getfixturevalue("postgres_url"))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """A ledger's file."""
     return tmp_path / "runs.db"
 
 
 @pytest.fixture
-async def ledger(path: Path, clock: ManualClock) -> AsyncIterator[ReplayLedger]:
-    async with ReplayLedger(path, clock=clock) as ledger:
+async def ledger(place: str | Path, clock: ManualClock) -> AsyncIterator[ReplayLedger]:
+    async with ReplayLedger(place, clock=clock) as ledger:
+        ledger.place = place  # type: ignore[attr-defined] # for tests that open it again
         yield ledger
 
 

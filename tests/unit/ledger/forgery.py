@@ -16,10 +16,34 @@ from meshflow.ledger.format.chain import entry_hash, genesis_hash
 from meshflow.ledger.format.checkpoints import Checkpoint
 from meshflow.ledger.format.entry import COLUMNS, columns_of
 from meshflow.ledger.format.notes import Signer
+from meshflow.ledger.postgres.address import Address
 from meshflow.ledger.sql.log import build_log, load_log
 from meshflow.ledger.sqlite.migrate import sum_runs
+from tests.servers import in_thread
 
 Attack = Callable[["Forger"], object]
+
+
+def look(place: str | Path, *statements: str) -> list[Any]:
+    """Run statements past the ledger, as somebody whom no trigger stops; return the rows of the last one."""
+    if "://" not in str(place):
+        db = sqlite3.connect(place, isolation_level=None)
+        try:
+            return [db.execute(statement).fetchall() for statement in statements][-1]
+        finally:
+            db.close()
+    import asyncpg
+
+    async def work() -> list[Any]:
+        address = Address(str(place).replace("owner@", "postgres@"))
+        settings = {"search_path": address.schema, "session_replication_role": "replica"}
+        connection = await asyncpg.connect(address.dsn, server_settings=settings)
+        try:
+            return [[tuple(row) for row in await connection.fetch(statement)] for statement in statements][-1]
+        finally:
+            await connection.close()
+
+    return in_thread(work)
 
 
 class Forger:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from forgery import look
 
 from meshflow.clock import ManualClock
 from meshflow.ledger import Intent, ReplayLedger
@@ -291,12 +292,12 @@ async def honest_many_writers(ledger: ReplayLedger, record: MakeRecord, escalate
 
 async def honest_restart(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
     for number in range(3):
-        async with ReplayLedger(ledger.path) as again:
+        async with ReplayLedger(ledger.place) as again:
             await again.write(record(number))
 
 
 async def honest_two_ledgers_taking_turns(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
-    async with ReplayLedger(ledger.path) as other:
+    async with ReplayLedger(ledger.place) as other:
         for number in range(10):
             await (ledger, other)[number % 2].write(record(number))
 
@@ -344,9 +345,7 @@ async def honest_nothing_but_the_minimum(ledger: ReplayLedger, record: MakeRecor
 
 async def honest_vacuum(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
     await ledger.write(record(0))
-    db = sqlite3.connect(ledger.path)
-    db.execute("VACUUM")
-    db.close()
+    look(ledger.place, "VACUUM")
     await ledger.write(record(1))
 
 
@@ -369,20 +368,18 @@ async def test_an_independent_reading_of_the_format_agrees(ledger: ReplayLedger,
     for number in range(3):
         await ledger.write(record(number))
     await ledger.aclose()
-    db = sqlite3.connect(ledger.path)
 
     def field(data: bytes) -> bytes:
         return len(data).to_bytes(8, "big") + data
 
     previous = hashlib.sha256(b"meshflow/genesis/v1\0" + field(b"run-1")).digest()
-    for entry_id, seq, prev, digest, body in db.execute(
-        "SELECT id, seq, prev_hash, entry_hash, body FROM entries ORDER BY seq"
+    for entry_id, seq, prev, digest, body in look(
+        ledger.place, "SELECT id, seq, prev_hash, entry_hash, body FROM entries ORDER BY seq"
     ):
         assert prev == previous
         framed = b"meshflow/entry/v1\0" + field(b"run-1") + seq.to_bytes(8, "big") + field(prev) + field(body)
         assert hashlib.sha256(framed).digest() == digest
         previous = digest
-        salt, data = db.execute("SELECT salt, data FROM payloads WHERE id = ?", (entry_id * 16,)).fetchone()
+        ((salt, data),) = look(ledger.place, f"SELECT salt, data FROM payloads WHERE id = {entry_id * 16}")
         committed = hashlib.sha256(b"meshflow/payload/v1\0" + salt + data).hexdigest()
         assert orjson.loads(body)["commitments"]["input"] == committed
-    db.close()

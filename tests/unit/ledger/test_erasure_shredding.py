@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import sqlite3
 from pathlib import Path
 
 import pytest
+from forgery import look
 
 from meshflow.errors import ConfigError, LedgerConflictError, LedgerError
 from meshflow.facts import Principal
@@ -32,19 +32,15 @@ def kek(tmp_path: Path) -> str:
     return key_file(tmp_path)
 
 
-def keys_in(path: Path) -> list[str]:
-    base = sqlite3.connect(path)
-    try:
-        return [row[0] for row in base.execute("SELECT name FROM keys ORDER BY id")]
-    finally:
-        base.close()
+def keys_in(place: str | Path) -> list[str]:
+    return [row[0] for row in look(place, "SELECT name FROM keys ORDER BY id")]
 
 
 @pytest.mark.parametrize("scope", ["run", "subject"])
 async def test_what_is_written_under_a_key_reads_and_verifies_with_it(
-    path: Path, kek: str, record: MakeRecord, escalated: MakeRecord, scope: str
+    place: str | Path, kek: str, record: MakeRecord, escalated: MakeRecord, scope: str
 ) -> None:
-    async with ReplayLedger(path, encrypt=scope, key_encryption_key=kek) as ledger:
+    async with ReplayLedger(place, encrypt=scope, key_encryption_key=kek) as ledger:
         first = await ledger.write(record(0, input=NEEDLE))
         assert await ledger.write(record(0, input=NEEDLE)) == first
         with pytest.raises(LedgerConflictError):
@@ -58,77 +54,76 @@ async def test_what_is_written_under_a_key_reads_and_verifies_with_it(
         assert (result["errors"], "sealed_payloads" in result["not_checked"]) == ([], False)
         await ledger._store.fork_run("fork", "run-1", 1, None, 1)
         assert len(await ledger.get_run("fork")) == 1
-    for file in path.parent.iterdir():
+    for column in ("salt", "data"):
+        assert all(NEEDLE.encode() not in row[0] for row in look(place, f"SELECT {column} FROM payloads"))
+    for file in Path(kek).parent.iterdir():
         assert NEEDLE.encode() not in file.read_bytes()
-    async with ReplayLedger(path, key_encryption_key=kek) as ledger:
+    async with ReplayLedger(place, key_encryption_key=kek) as ledger:
         assert len(await ledger.get_run("run-1")) == 2
 
 
-async def test_deleting_a_run_shreds_its_key(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+async def test_deleting_a_run_shreds_its_key(place: str | Path, kek: str, record: MakeRecord) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(0, "a"))
         await ledger.write(record(0, "b"))
-        assert keys_in(path) == ["a", "b"]
+        assert keys_in(place) == ["a", "b"]
         await ledger.anonymize_run("a", fields=["input"])
-        assert keys_in(path) == ["a", "b"]
+        assert keys_in(place) == ["a", "b"]
         await ledger.delete_run("a")
-        assert keys_in(path) == ["b"]
+        assert keys_in(place) == ["b"]
         assert (await ledger.verify_chain("a"))["errors"] == []
         await ledger.write(record(1, "a"))
-        assert keys_in(path) == ["b", "a"]
+        assert keys_in(place) == ["b", "a"]
         assert (await ledger.get_run("a"))[0]["input_task"] == {"text": "question 1"}
 
 
-async def test_erasing_a_subject_shreds_the_subjects_key(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path, encrypt="subject", key_encryption_key=kek) as ledger:
+async def test_erasing_a_subject_shreds_the_subjects_key(place: str | Path, kek: str, record: MakeRecord) -> None:
+    async with ReplayLedger(place, encrypt="subject", key_encryption_key=kek) as ledger:
         await ledger.write(record(0, "a"))
         await ledger.write(record(0, "b"))
         await ledger.write(record(1, "b", principal=Principal("carol", "agent-9")))
-        assert len(keys_in(path)) == 2
-        assert not {"alice", "carol"} & set(keys_in(path))
+        assert len(keys_in(place)) == 2
+        assert not {"alice", "carol"} & set(keys_in(place))
         assert (await ledger.erase_subject("alice"))["runs"] == {"a": 5, "b": 5}
-        assert len(keys_in(path)) == 1
+        assert len(keys_in(place)) == 1
         number = await ledger.hold(subject="carol", reason="case", authority="counsel")
         with pytest.raises(LedgerError, match="legal hold"):
             await ledger.delete_run("b")
         await ledger.release_hold(number, reason="settled", authority="counsel")
         await ledger.delete_run("b")
-        assert keys_in(path) == []
+        assert keys_in(place) == []
 
 
-async def test_a_key_that_is_gone_without_a_tombstone_is_tampering(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+async def test_a_key_that_is_gone_without_a_tombstone_is_tampering(
+    place: str | Path, kek: str, record: MakeRecord
+) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(0))
-    base = sqlite3.connect(path)
-    with base:
-        base.execute("DELETE FROM keys")
-    base.close()
-    async with ReplayLedger(path, key_encryption_key=kek) as ledger:
+    look(place, "DELETE FROM keys")
+    async with ReplayLedger(place, key_encryption_key=kek) as ledger:
         result = await ledger.verify_chain("run-1")
         assert "gone without an erasure entry" in str(result["errors"])
         assert (await ledger.get_run("run-1"))[0]["erased"] != []
 
 
-async def test_a_changed_ciphertext_is_tampering(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+async def test_a_changed_ciphertext_is_tampering(place: str | Path, kek: str, record: MakeRecord, kind: str) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(0))
-    base = sqlite3.connect(path)
-    with base:
-        base.execute("DROP TRIGGER payloads_update")
-        base.execute("UPDATE payloads SET data = data || x'00' WHERE id = 16")
-    base.close()
-    async with ReplayLedger(path, key_encryption_key=kek) as ledger:
+    zero = "'\\x00'::bytea" if kind == "postgres" else "x'00'"
+    look(place, "DROP TRIGGER payloads_update" + (" ON payloads" if kind == "postgres" else ""))
+    look(place, f"UPDATE payloads SET data = data || {zero} WHERE id = 16")
+    async with ReplayLedger(place, key_encryption_key=kek) as ledger:
         assert "not what was committed" in str((await ledger.verify_chain("run-1"))["errors"])
 
 
 @pytest.mark.parametrize("other", [None, 8])
 async def test_without_the_key_nothing_opens_nothing_is_lost_and_the_chain_verifies(
-    path: Path, kek: str, record: MakeRecord, tmp_path: Path, other: int | None
+    place: str | Path, kek: str, record: MakeRecord, tmp_path: Path, other: int | None
 ) -> None:
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(0))
     wrong = None if other is None else key_file(tmp_path, other, "wrong")
-    async with ReplayLedger(path, encrypt="run" if wrong else "none", key_encryption_key=wrong) as ledger:
+    async with ReplayLedger(place, encrypt="run" if wrong else "none", key_encryption_key=wrong) as ledger:
         with pytest.raises(LedgerError, match="key-encryption key"):
             await ledger.get_run("run-1")
         with pytest.raises(LedgerError, match="key-encryption key"):
@@ -139,24 +134,24 @@ async def test_without_the_key_nothing_opens_nothing_is_lost_and_the_chain_verif
                     await ledger.write(record(1, run_id))
         result = await ledger.verify_chain("run-1")
         assert (result["errors"], "sealed_payloads" in result["not_checked"]) == ([], True)
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(2))
         assert [step["step_id"] for step in await ledger.get_run("run-1")] == ["step-0", "step-2"]
 
 
-async def test_a_run_is_erased_without_its_key(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+async def test_a_run_is_erased_without_its_key(place: str | Path, kek: str, record: MakeRecord) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(0))
-    async with ReplayLedger(path) as ledger:
+    async with ReplayLedger(place) as ledger:
         assert await ledger.delete_run("run-1") == 5
         result = await ledger.verify_chain("run-1")
         assert (result["errors"], "sealed_payloads" in result["not_checked"]) == ([], False)
 
 
-async def test_payloads_of_a_ledger_in_the_clear_stay_readable(path: Path, kek: str, record: MakeRecord) -> None:
-    async with ReplayLedger(path) as ledger:
+async def test_payloads_of_a_ledger_in_the_clear_stay_readable(place: str | Path, kek: str, record: MakeRecord) -> None:
+    async with ReplayLedger(place) as ledger:
         await ledger.write(record(0))
-    async with ReplayLedger(path, encrypt="run", key_encryption_key=kek) as ledger:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
         await ledger.write(record(1))
         assert [step["erased"] for step in await ledger.get_run("run-1")] == [[], []]
         assert (await ledger.verify_chain("run-1"))["errors"] == []

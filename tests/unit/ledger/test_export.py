@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from hashlib import sha256
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,9 +229,7 @@ async def test_long_runs_come_in_parts(ledger: ReplayLedger, record: MakeRecord)
     assert len([part async for part in ledger.iter_export("run-1")]) > 300
 
 
-async def test_an_export_that_is_broken_off_leaves_the_ledger_usable(
-    ledger: ReplayLedger, record: MakeRecord, path: Path
-) -> None:
+async def test_an_export_that_is_broken_off_leaves_the_ledger_usable(ledger: ReplayLedger, record: MakeRecord) -> None:
     for number in range(600):
         await ledger.write(record(number))
     export = ledger.iter_export("run-1")

@@ -141,11 +141,11 @@ async def test_a_fork_takes_an_id_of_its_own(ledger: ReplayLedger, parent: str) 
         await ledger.fork(parent, from_step=2, new_run_id="")
 
 
-async def test_a_tenant_forks_its_own_runs_alone(path: Path, ledger: ReplayLedger, parent: str) -> None:
-    async with ReplayLedger(path, tenant="globex") as other:
+async def test_a_tenant_forks_its_own_runs_alone(place: str | Path, ledger: ReplayLedger, parent: str) -> None:
+    async with ReplayLedger(place, tenant="globex") as other:
         with pytest.raises(LedgerError, match="no run"):
             await other.fork(parent, from_step=1)
-    async with ReplayLedger(path, tenant="acme") as own:
+    async with ReplayLedger(place, tenant="acme") as own:
         fork = await own.fork(parent, from_step=1)
         assert len(await own.get_run(fork)) == 1
     assert (await ledger.load_state(fork, 0, tenant="acme"))["run_id"] == parent

@@ -110,8 +110,8 @@ async def test_no_read_of_a_whole_run_looks_behind_each_entry(runs: ReplayLedger
     connection.close()
 
 
-async def test_a_page_further_on_costs_no_more(path: Path, record: MakeRecord, clock: ManualClock) -> None:
-    async with ReplayLedger(path, clock=clock, key=None) as ledger:
+async def test_a_page_further_on_costs_no_more(place: str | Path, record: MakeRecord, clock: ManualClock) -> None:
+    async with ReplayLedger(place, clock=clock, key=None) as ledger:
         await asyncio.gather(*(ledger.write(record(number)) for number in range(4_000)))
         spent = []
         for count in (1_000, 4_000):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forgery import write_ledger
+from forgery import look, write_ledger
 
 from meshflow.clock import ManualClock
 from meshflow.errors import LedgerError
@@ -34,14 +33,14 @@ async def one_after_the_other(ledger: ReplayLedger, record: MakeRecord, escalate
 
 
 async def two_ledgers_taking_turns(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
-    async with ReplayLedger(ledger.path) as other:
+    async with ReplayLedger(ledger.place) as other:
         for number in range(270):
             await (ledger, other)[number % 2].write(record(number))
 
 
 async def reopening(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
     for number in range(4):
-        async with ReplayLedger(ledger.path) as again:
+        async with ReplayLedger(ledger.place) as again:
             await asyncio.gather(*(again.write(record(100 * number + place)) for place in range(90)))
 
 
@@ -107,9 +106,7 @@ async def huge_and_empty_payloads(ledger: ReplayLedger, record: MakeRecord, esca
 
 async def a_vacuum(ledger: ReplayLedger, record: MakeRecord, escalated: MakeRecord) -> None:
     await ledger.write(record(0))
-    db = sqlite3.connect(ledger.path)
-    db.execute("VACUUM")
-    db.close()
+    look(ledger.place, "VACUUM")
     await ledger.write(record(1))
 
 
@@ -160,8 +157,8 @@ async def test_what_is_written_while_it_is_verified_raises_no_alarm(ledger: Repl
     await task
 
 
-async def test_a_ledger_without_a_key_says_that_nothing_is_signed(path: Path, record: MakeRecord) -> None:
-    async with ReplayLedger(path, key=None) as ledger:
+async def test_a_ledger_without_a_key_says_that_nothing_is_signed(place: str | Path, record: MakeRecord) -> None:
+    async with ReplayLedger(place, key=None) as ledger:
         for number in range(300):
             await ledger.write(record(number))
         result = await ledger.verify_ledger()

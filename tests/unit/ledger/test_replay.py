@@ -197,7 +197,7 @@ async def test_an_intent_without_an_outcome_is_visible(ledger: ReplayLedger, rec
         )
 
 
-async def test_a_tenant_sees_nothing_of_another(ledger: ReplayLedger, record: MakeRecord, path: Path) -> None:
+async def test_a_tenant_sees_nothing_of_another(ledger: ReplayLedger, record: MakeRecord, place: str | Path) -> None:
     await ledger.write(record(0, run_id="a", tenant_id="acme"))
     await ledger.write(record(0, run_id="b", tenant_id="bolt"))
     await ledger.write(record(1, run_id="a", tenant_id="bolt", cost_micro_usd=7))
@@ -216,7 +216,7 @@ async def test_a_tenant_sees_nothing_of_another(ledger: ReplayLedger, record: Ma
         await ledger.close_run("a", tenant="acme")
     with pytest.raises(LedgerError, match="no run"):
         await ledger.erase_payloads("b", reason="r", authority="x", tenant="acme")
-    async with ReplayLedger(path, tenant="acme") as scoped:
+    async with ReplayLedger(place, tenant="acme") as scoped:
         assert await scoped.list_runs() == ["a"]
         with pytest.raises(LedgerError, match="alone"):
             await scoped.get_run("b", tenant="bolt")
@@ -268,7 +268,7 @@ async def test_erased_payloads_leave_the_files(ledger: ReplayLedger, record: Mak
         assert b"recognisable" not in file.read_bytes()
 
 
-@pytest.mark.parametrize("location", ["postgresql://user:hunter2@host/db", "redis://x", ""])
+@pytest.mark.parametrize("location", ["mysql://user:hunter2@host/db", "redis://x", ""])
 def test_a_location_that_is_not_supported_is_refused_without_its_password(location: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ReplayLedger(location)
@@ -294,8 +294,8 @@ async def test_a_closed_ledger_refuses(ledger: ReplayLedger, record: MakeRecord)
         await ledger.get_run("run-1")
 
 
-async def test_close_writes_out_what_was_handed_in(path: Path, record: MakeRecord) -> None:
-    ledger = ReplayLedger(path)
+async def test_close_writes_out_what_was_handed_in(place: str | Path, record: MakeRecord) -> None:
+    ledger = ReplayLedger(place)
     writes = [asyncio.ensure_future(ledger.write(record(number))) for number in range(100)]
     await asyncio.sleep(0)
     await ledger.aclose()
@@ -316,8 +316,8 @@ async def test_loops_in_several_threads_share_one_ledger(ledger: ReplayLedger, r
     assert (await ledger.verify_chain("run-1"))["steps_verified"] == 200
 
 
-async def test_more_writers_than_the_queue_holds_all_get_through(path: Path, record: MakeRecord) -> None:
-    async with ReplayLedger(path, queue_limit=3) as ledger:
+async def test_more_writers_than_the_queue_holds_all_get_through(place: str | Path, record: MakeRecord) -> None:
+    async with ReplayLedger(place, queue_limit=3) as ledger:
         writes = [asyncio.ensure_future(ledger.write(record(number))) for number in range(60)]
         await asyncio.sleep(0)
         for number in range(10, 50, 2):

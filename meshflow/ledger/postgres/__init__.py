@@ -1,0 +1,1 @@
+"""A ledger's tables in PostgreSQL, over asyncpg."""
