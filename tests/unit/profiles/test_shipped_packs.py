@@ -25,6 +25,9 @@ IDENTIFIERS = {
     "pci-dss": r"PCI DSS \d+(\.\d+){2,3}",
     "sox": r"(15|18) U\.S\.C\. \w+(\(\w+\))*|17 CFR 240\.13a-15\(f\)\([123]\)|COSO 2013 Principle 1[01]",
     "nerc-cip": r"CIP-\d{3}-\d R\d Part \d\.\d",
+    "soc2": r"TSC (CC\d\.\d|C1\.[12])",
+    "nist-ai-rmf": r"NIST AI RMF (GOVERN|MAP|MEASURE|MANAGE) \d\.\d+",
+    "iso-42001": r"ISO/IEC 42001 A\.\d+(\.\d+){1,2}",
     "eu-ai-act": r"EU AI Act Art\. \d+\(\d\)(\([a-e]\))?",
 }
 
@@ -40,7 +43,17 @@ def rules(name: str) -> str:
 
 
 def test_those_are_shipped_that_are_promised() -> None:
-    assert set(NAMES) >= {"hipaa", "gdpr", "pci-dss", "sox", "nerc-cip", "eu-ai-act"}
+    assert set(NAMES) >= {
+        "hipaa",
+        "gdpr",
+        "pci-dss",
+        "sox",
+        "nerc-cip",
+        "eu-ai-act",
+        "soc2",
+        "nist-ai-rmf",
+        "iso-42001",
+    }
     assert set(NAMES) == set(IDENTIFIERS)
 
 
