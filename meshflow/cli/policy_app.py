@@ -1,4 +1,4 @@
-"""``meshflow policy check|test|eval|explain|bench``: what a policy will do, before it does it."""
+"""``meshflow policy check|test|eval|explain|bench|backtest``: what a policy will do, before it does it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text
+from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
 
 policy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, test and explain policies.")
 
@@ -28,6 +28,15 @@ class StageName(StrEnum):
     COMPLIANCE = "compliance_profile"
     TOOLS = "tool_permission"
     OUTPUT = "output_guardrails"
+
+
+class FailOn(StrEnum):
+    """What of a backtest's outcome fails the command; each takes in those before it."""
+
+    NONE = "none"
+    LOOSER = "looser"
+    FLIP = "flip"
+    UNDECIDABLE = "undecidable"
 
 
 BundleArgument = Annotated[
@@ -160,3 +169,57 @@ def bench(
     from meshflow.cli.policy_ask import bench_policy
 
     bench_policy(options, bundle, data, engine, stage, given, seconds, at_once)
+
+
+@policy_app.command()
+def backtest(
+    context: typer.Context,
+    bundle: BundleArgument = None,
+    data: DataOption = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", callback=text, help="This run alone; without it every run.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", callback=text, help="Runs that went on then, RFC 3339.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", callback=text, help="Runs begun before, RFC 3339.")
+    ] = None,
+    plugin: Annotated[
+        str, typer.Option("--plugin", metavar="NAME", callback=text, help="Whose recorded decisions are compared.")
+    ] = "rego",
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="Exit with 1 where the candidate lets more through, flips any, ...")
+    ] = FailOn.NONE,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page here.")
+    ] = None,
+    step_url: Annotated[
+        str | None,
+        typer.Option(
+            "--step-url",
+            metavar="URL",
+            callback=text,
+            help="Link steps of the page; {run}, {step}, {step_id} are filled in.",
+        ),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", metavar="N", min=0, max=10_000, help="Steps to name of each kind.")
+    ] = 20,
+    tenant: TenantOption = None,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run recorded decisions through a candidate bundle, and say which would change.
+
+    What was erased, masked or withheld since is counted as undecidable where the bundle looks at it.
+    """
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.backtest import BacktestRequest, backtest_policy
+
+    request = BacktestRequest(
+        bundle, data, ledger, tenant, run, since, until, plugin, fail_on, html, step_url, examples
+    )  # fmt: skip
+    raise typer.Exit(backtest_policy(options, request))

@@ -45,6 +45,11 @@ class Bundle:
         document: dict[str, Any] = orjson.loads(self.data_json)
         return document
 
+    @property
+    def data_digest(self) -> str:
+        """The sha256 of the data document alone."""
+        return sha256(self.data_json).hexdigest()
+
     @classmethod
     def load(cls, path: str | Path, *, tests: bool = False) -> Bundle:
         """Read a folder (all ``*.rego``, and ``data.json`` or ``data.yaml`` at any depth) or a single ``.rego`` file.

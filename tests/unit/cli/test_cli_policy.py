@@ -151,3 +151,44 @@ def test_the_schemas_of_a_policys_input_and_answer_are_printed(shell: Shell, sta
     jsonschema_rs.meta.validate(answer)
     assert answer["required"] == ["allow"]
     assert shell("schema", "--policy-answer", "--policy-input", stage).code == 2
+
+
+def test_backtest_says_what_would_flip_and_fails_on_it(shell: Any, ledger: Path) -> None:
+    done = shell("policy", "backtest", "--fail-on", "undecidable")
+    assert done.code == 0, done.out
+    assert "0 would flip" in done.out
+    shell.write("new/p.rego", 'package meshflow.policy\n\ndecision := {"allow": input.tool != "refund"}\n')
+    shell.write("new/t.rego", 'package meshflow.tools\n\ndecision := {"allow": true}\n')
+    done = shell(
+        "policy", "backtest", "new", "--fail-on", "flip", "--html", "out.html", "--step-url", "https://c/{run}/{step}"
+    )
+    assert done.code == 1
+    assert "allow to deny" in done.out
+    assert "meshflow ledger show --ledger" not in done.out.replace("meshflow ledger show --ledger meshflow_runs.db", "")
+    page = (shell.folder / "out.html").read_text("utf-8")
+    assert 'href="https://c/desk/5"' in page
+    document = shell("policy", "backtest", "new", "--json").document
+    assert {row["key"] for row in document["kinds"]} == {"allow to deny", "escalate to allow"}
+    assert (document["looser"], document["flips"]) == (1, 2)
+    assert shell("policy", "backtest", "new", "--fail-on", "looser").code == 1
+
+
+def test_backtest_takes_a_run_a_tenant_and_a_time(shell: Any, ledger: Path) -> None:
+    everything = shell("policy", "backtest", "--json").document
+    one = shell("policy", "backtest", "--run", "old", "--json").document
+    assert (one["runs"], one["steps"]) == (1, 1)
+    assert shell("policy", "backtest", "--tenant", "globex", "--json").document["steps"] == 1
+    assert shell("policy", "backtest", "--until", "2000-01-01T00:00:00Z", "--json").document["steps"] == 0
+    assert (
+        shell("policy", "backtest", "--since", "2000-01-01T00:00:00Z", "--json").document["steps"]
+        == everything["steps"]
+    )
+    assert shell("policy", "backtest", "--plugin", "compliance", "--json").document["decisions"] == 0
+
+
+def test_backtest_refuses_what_it_cannot_read(shell: Any, ledger: Path) -> None:
+    assert shell("policy", "backtest", "--step-url", "https://console/steps").code == 2
+    assert shell("policy", "backtest", "--ledger", "nowhere.db").code == 4
+    assert shell("policy", "backtest", "--since", "yesterday").code == 4
+    shell.write("none/p.rego", "package other\n\nx := 1\n")
+    assert shell("policy", "backtest", "none").code == 3

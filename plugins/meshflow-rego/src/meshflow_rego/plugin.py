@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from meshflow.errors import ConfigError
 from meshflow.plugin import Decision, Host, Plugin, StepContext, hookimpl
 from meshflow.policy import Bundle, Policy, PolicyEngine, PolicyFailure, decision_from, shipped_bundle, step_document
+from meshflow.policy.asked import KEY as ASKED
+from meshflow.policy.asked import asked_of
 from meshflow.policy.data import parse_document
 from meshflow.policy.engine import COMPLIANCE, OUTPUT, POLICY, TOOLS, EntryPoint
 from meshflow_rego.codes import PREFIX
@@ -33,6 +35,7 @@ class RegoPlugin(Plugin[RegoSettings]):
         self._own = True
         self._started: PolicyEngine | None = None
         self._evidence: dict[str, str] = {}
+        self._data_digest = ""
 
     def digest(self) -> str:
         """Return the bundle's digest; reads the bundle's files on first use."""
@@ -79,7 +82,10 @@ class RegoPlugin(Plugin[RegoSettings]):
         except ValueError:
             failure = PolicyFailure("unencodable_input", "the step's estimate is no amount of money")
             return decision_from(failure, PREFIX[entry], self._evidence)
-        return decision_from(await engine.evaluate(entry.rule, document), PREFIX[entry], self._evidence)
+        evidence: dict[str, Any] = self._evidence
+        if self.settings.record_input:
+            evidence = {**evidence, ASKED: asked_of(document, context.started_us)}
+        return decision_from(await engine.evaluate(entry.rule, document), PREFIX[entry], evidence)
 
     async def _start(self) -> PolicyEngine:
         engine = await asyncio.to_thread(self._opened)
@@ -87,6 +93,8 @@ class RegoPlugin(Plugin[RegoSettings]):
         if not engine.has(POLICY.rule):
             raise ConfigError(f"the policy bundle lacks {POLICY.rule}, which decides at stage 5", path=_SETTING)
         self._evidence = {"engine": f"{engine.name} {engine.version}", "bundle_digest": engine.bundle_digest}
+        if self._data_digest:
+            self._evidence["data_digest"] = self._data_digest
         self._started = engine
         return engine
 
@@ -112,6 +120,7 @@ class RegoPlugin(Plugin[RegoSettings]):
         overlay = self._overlay()
         if overlay is not None:
             policy = Policy(policy.bundle.with_data(overlay), engine=policy.engine_name)
+        self._data_digest = policy.bundle.data_digest
         server = self.settings.server
         return policy.engine(
             max_input_bytes=self.settings.max_input_bytes,

@@ -52,6 +52,11 @@ class RegoSettings(Settings):
         min_length=1,
         description="JSON or YAML file that is laid over the bundle's data: mappings merge, anything else is replaced.",
     )
+    record_input: bool = Field(
+        True,
+        description="Keep with each decision what the record lacks to decide it again, for backtests; redacted and "
+        "erasable like the rest of the record.",
+    )
     max_input_bytes: int = Field(
         MAX_INPUT_BYTES,
         ge=1_024,
