@@ -33,15 +33,18 @@ def make_key(options: Chosen, path: Path, name: str, *, post_quantum: bool) -> N
         say(f"Wrote {shown(path)}. Give these public keys to logs and to those who verify:", *public)
 
 
-def serve(options: Chosen, key: Path, state: Path, logs: Sequence[str], listen: str) -> None:
+def serve(options: Chosen, key: Path, state: Path, logs: Sequence[str], listen: str, *, new: bool) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from meshflow.ledger.witness import Witness, WitnessServer, WitnessState, read_witness_keys, trusted_logs
 
     trusted = trusted_logs([one for given in logs for one in _log_keys(given)])
-    witness = Witness(WitnessState(state), read_witness_keys(key), trusted)
+    address, keys = _address(listen), read_witness_keys(key)
+    if new and state.exists():
+        raise LedgerError(f"{shown(state)} is there already; serve it without --new")
+    witness = Witness(WitnessState(state, make=new), keys, trusted)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        server = WitnessServer(_address(listen), witness)
+        server = WitnessServer(address, witness)
     except OSError as error:
         witness.state.close()
         raise LedgerError(f"the witness cannot listen on {listen}: {error.strerror or error}") from error
@@ -80,9 +83,7 @@ def show(options: Chosen, path: Path) -> ExitCode:
     from meshflow.ledger.format.steps import timestamp
     from meshflow.ledger.witness import WitnessState
 
-    if not path.is_file():
-        raise LedgerError(f"there is no witness's file at {shown(path)}")
-    state = WitnessState(path)
+    state = WitnessState(path, make=False)
     try:
         heads, refused = state.heads(), state.all_refused()
     finally:

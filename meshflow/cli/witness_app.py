@@ -52,6 +52,9 @@ def witness_serve(
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Address to listen on; port 0 takes a free one.")
     ] = "127.0.0.1:8080",
+    new: Annotated[
+        bool, typer.Option("--new", help="Make the state; only for a witness that has never cosigned anything.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -60,7 +63,7 @@ def witness_serve(
     options = chosen(context, config, as_json, debug)
     from meshflow.cli.witness import serve
 
-    serve(options, key, state, logs, listen)
+    serve(options, key, state, logs, listen, new=new)
 
 
 @witness_app.command("show")

@@ -76,6 +76,19 @@ async def publish(store: Recording, anchor: Anchor, now_us: Callable[[], int]) -
     return receipt
 
 
+async def publish_to_all(store: Recording, anchors: Sequence[Anchor], now_us: Callable[[], int]) -> list[Receipt]:
+    """Publish to every anchor; AnchorError of one, a contradiction before all others, once each has been tried."""
+    receipts, errors = [], []
+    for anchor in anchors:
+        try:
+            receipts.append(await publish(store, anchor, now_us))
+        except AnchorError as error:
+            errors.append(error)
+    if errors:
+        raise next((error for error in errors if isinstance(error, ContradictionError)), errors[0])
+    return receipts
+
+
 async def _publish(store: Published, anchor: Anchor) -> tuple[str, Receipt]:
     origin = read_checkpoint(await _checkpoint(store)).origin
     newer: NewerKeptError | None = None

@@ -123,12 +123,13 @@ class EvidenceCalls:
     async def anchor(self, *anchors: Anchor) -> list[Receipt]:
         """Publish a checkpoint of the ledger as it is to every anchor; return where each keeps it.
 
-        Each is asked for what it keeps first. ContradictionError when the ledger does not extend that. What comes of
-        it is recorded in the ledger, apart from its entries.
+        Each is asked for what it keeps first. ContradictionError when the ledger does not extend that. An anchor that
+        fails does not keep the others from it; the first error is raised in the end. What comes of it is recorded in
+        the ledger, apart from its entries.
         """
-        from meshflow.ledger.anchoring import publish
+        from meshflow.ledger.anchoring import publish_to_all
 
-        return [await publish(self._store, anchor, self._clock.now_us) for anchor in anchors]
+        return await publish_to_all(self._store, anchors, self._clock.now_us)
 
     async def receipts(self) -> list[dict[str, Any]]:
         """Return where the newest checkpoint is that each anchor took, and since when an anchor fails and why."""

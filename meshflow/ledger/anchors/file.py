@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
@@ -57,18 +58,20 @@ class FileAnchor(Anchor):
             raise AnchorError(f"{self.name} cannot be written: {there} is not there, or not writable for this user")
 
     def _publish(self, checkpoint: str) -> Receipt:
-        if follows(checkpoint, self._latest(), self.name):
-            # A newline first, in case a line before was cut short.
-            line = "\n" + json.dumps({"checkpoint": checkpoint}) + "\n"
+        try:
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-                try:
-                    os.write(handle, line.encode())
+                _lock(handle)  # until it is closed, so that of two processes the slower one sees what the other wrote
+                if follows(checkpoint, self._latest(), self.name):
+                    # A newline first, in case a line before was cut short.
+                    line = ("\n" + json.dumps({"checkpoint": checkpoint}) + "\n").encode()
+                    if os.write(handle, line) != len(line):
+                        raise AnchorError(f"{self.name} took part of a line only; is the disk full?")
                     os.fsync(handle)
-                finally:
-                    os.close(handle)
-            except OSError as error:
-                raise AnchorError(f"{self.name} cannot be written: {error.strerror or error}") from error
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise AnchorError(f"{self.name} cannot be written: {error.strerror or error}") from error
         return Receipt(self.name)
 
     def _kept(self, at_most: int) -> list[str]:
@@ -94,6 +97,14 @@ class FileAnchor(Anchor):
         except OSError as error:
             raise AnchorError(f"{self.name} cannot be read: {error.strerror or error}") from error
         return None
+
+
+def _lock(handle: int) -> None:
+    """Wait for others who append, where the system has such locks."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _last(data: bytes, *, whole: bool) -> str | None:

@@ -18,6 +18,8 @@ from meshflow.plugin.base import Settings
 
 _WHO = ("-c", "user.name=meshflow", "-c", "user.email=ledger@meshflow.invalid", "-c", "commit.gpgsign=false")
 
+_PATIENCE_S = 60
+
 
 class GitAnchorSettings(Settings):
     """Which repository, and where it is pushed to."""
@@ -107,7 +109,10 @@ class GitAnchor(Anchor):
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+                timeout=_PATIENCE_S,
             )
+        except subprocess.TimeoutExpired:
+            raise AnchorError(f"{self.name}: git {arguments[-1]!r} did not end within {_PATIENCE_S} s") from None
         except OSError as error:
             raise AnchorError(f"{self.name}: git cannot be run ({error.strerror or error})") from error
         if done.returncode:

@@ -23,6 +23,7 @@ from meshflow.plugin.base import Settings
 _TRIES = 4
 _MAX_ANSWER = 262_144
 _SIZE = "text/x.tlog.size"
+_SERVES_NONE = (404, 405, 410, 501)
 
 
 class WitnessAnchorSettings(Settings):
@@ -138,7 +139,7 @@ class WitnessAnchor(Anchor):
         reply = await asyncio.to_thread(
             self._ask, "GET", self.settings.monitoring_url or self.settings.url, place, None
         )
-        if reply.status == 404:
+        if reply.status in _SERVES_NONE:
             return None
         if reply.status != 200:
             raise AnchorError(f"{self.name}: the witness refused ({reply.status}: {reply.said()})")
@@ -151,8 +152,8 @@ class WitnessAnchor(Anchor):
         return note
 
     async def check(self) -> None:
-        """Ask for the checkpoint of a log that nobody has: a witness that serves none answers so as well."""
-        await self.latest("")
+        """Have it answer, whatever it says: what else it serves than ``add-checkpoint`` is its own affair."""
+        await asyncio.to_thread(self._ask, "GET", self.settings.url, "/", None)
 
     def _ask(self, method: str, prefix: str, place: str, body: bytes | None) -> _Reply:
         address = urlsplit(prefix)

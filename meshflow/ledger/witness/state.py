@@ -50,9 +50,14 @@ class Refused(NamedTuple):
 class WitnessState:
     """The file, for any number of threads and processes."""
 
-    def __init__(self, path: Path, *, busy_timeout_ms: int = 10_000) -> None:
+    def __init__(self, path: Path, *, make: bool = True, busy_timeout_ms: int = 10_000) -> None:
         self.path = path
         self._lock = threading.Lock()
+        if not make and not path.is_file():
+            raise LedgerError(
+                f"there is no witness's file at {path}; a witness that has cosigned before must not begin anew, since "
+                "it could then be shown another history"
+            )
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, timeout=busy_timeout_ms / 1_000, check_same_thread=False

@@ -48,7 +48,7 @@ def test_a_ledger_is_witnessed_and_verifies_against_its_witness(shell: Shell, le
     assert len(made["keys"]) == 2
     assert shell("ledger", "witness", "key", "w.key", "--name", "again").code == 4
     shell.write("ledger.keys", "\n".join(shell("ledger", "checkpoint", "--json").document["keys"]))
-    running = serve("--key", "w.key", "--state", "w.db", "--log", "ledger.keys", "--listen", "127.0.0.1:0")
+    running = serve("--key", "w.key", "--state", "w.db", "--log", "ledger.keys", "--listen", "127.0.0.1:0", "--new")
     assert running["keys"] == made["keys"]
     settings = {"use": "witness", "url": running["url"], "keys": made["keys"]}
     shell.write("meshflow.yaml", json.dumps({"ledger": {"anchors": [settings]}}))
@@ -73,6 +73,16 @@ def test_an_address_that_is_none_is_refused(shell: Shell, ledger: Path, listen: 
     key = shell("ledger", "checkpoint", "--json").document["keys"][0]
     done = shell("ledger", "witness", "serve", "--key", "w.key", "--state", "w.db", "--log", key, "--listen", listen)
     assert (done.code, "is not an address" in done.err) == (2, True)
+
+
+def test_a_witness_does_not_begin_anew_unless_it_is_told_to(shell: Shell, ledger: Path) -> None:
+    shell("ledger", "witness", "key", "w.key", "--name", "w")
+    key = shell("ledger", "checkpoint", "--json").document["keys"][0]
+    words = ("ledger", "witness", "serve", "--key", "w.key", "--state", "w.db", "--log", key)
+    done = shell(*words)
+    assert (done.code, "could then be shown another history" in done.err) == (4, True)
+    shell.write("w.db", "")
+    assert shell(*words, "--new").code == 4
 
 
 def test_a_witness_without_its_file_or_with_another_is_refused(shell: Shell, ledger: Path) -> None:

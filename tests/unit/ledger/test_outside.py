@@ -358,6 +358,31 @@ async def test_what_anchors_gave_back_and_how_they_fail_is_on_record(
     assert [one["failing"] is None for one in await ledger.receipts()] == [True, False]
 
 
+async def test_one_anchor_that_fails_does_not_keep_the_others_from_it(ledger: ReplayLedger, tmp_path: Path) -> None:
+    await write(ledger, 2)
+    good, bad = FileAnchor(tmp_path / "kept"), FileAnchor(tmp_path / "no" / "kept")
+    with pytest.raises(AnchorError, match="cannot be written"):
+        await ledger.anchor(bad, good)
+    assert await good.latest() == await ledger.checkpoint()
+
+
+async def test_a_file_that_several_append_to_at_once_keeps_its_order(ledger: ReplayLedger, tmp_path: Path) -> None:
+    notes = []
+    for _ in range(40):
+        await write(ledger, 1)
+        notes.append(await ledger.checkpoint())
+    places = [FileAnchor(tmp_path / "kept") for _ in range(4)]
+
+    async def publish(number: int) -> None:
+        with suppress(ContradictionError):
+            await places[number % 4].publish(notes[number])
+
+    await asyncio.gather(*map(publish, range(40)))
+    sizes = [read_checkpoint(note).size for note in await places[0].kept(100)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 40
+
+
 async def test_a_witness_that_does_not_know_the_ledger_says_so(ledger: ReplayLedger, tmp_path: Path) -> None:
     await write(ledger, 1)
     async with ReplayLedger(tmp_path / "else.db") as other:

@@ -150,8 +150,13 @@ class LedgerPlugin(Plugin[LedgerSettings]):
         """
         await self.ledger.open()
         if self.anchors:
-            self._publisher = Publisher(self.ledger, self.anchors, every_s=self.settings.anchor_every_s)
-            await self._publisher.start(patience_s=_START_S)
+            publisher = Publisher(self.ledger, self.anchors, every_s=self.settings.anchor_every_s)
+            try:
+                await publisher.start(patience_s=_START_S)
+            except ContradictionError:
+                await publisher.aclose(patience_s=_START_S)
+                raise
+            self._publisher = publisher
 
     @hookimpl
     async def shutdown(self) -> None:
