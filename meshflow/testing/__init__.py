@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshflow.testing.anchor import AnchorConformance
     from meshflow.testing.checkpoint import CheckpointStoreConformance
     from meshflow.testing.executor import ExecutorConformance
     from meshflow.testing.recorder import RecorderConformance
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from meshflow.testing.unsafe import UnsafeAllowAll
 
 _HOME = {
+    "AnchorConformance": "meshflow.testing.anchor",
     "CheckpointStoreConformance": "meshflow.testing.checkpoint",
     "ExecutorConformance": "meshflow.testing.executor",
     "RecorderConformance": "meshflow.testing.recorder",
@@ -24,6 +26,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnchorConformance",
     "CheckpointStoreConformance",
     "ExecutorConformance",
     "RecorderConformance",

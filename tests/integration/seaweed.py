@@ -33,7 +33,7 @@ class Seaweed:
         self._command = [
             str(Path(sysconfig.get_path("scripts")) / "weed"), "-logtostderr=true", "server", f"-dir={folder}",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={grpc}",
-            f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=50",
+            f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=1000",
             "-master.volumeSizeLimitMB=64", *(f"-{role}={port}" for role, port in zip(_ROLES, ports, strict=True)),
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None

@@ -19,6 +19,7 @@ from meshflow.ledger import ReplayLedger
 from meshflow.ledger.anchors import AnchorError, ContradictionError, S3Anchor, make_anchor
 from meshflow.ledger.format.checkpoints import Checkpoint
 from meshflow.ledger.format.notes import Signer
+from meshflow.testing.anchor import AnchorConformance, Log
 
 pytestmark = pytest.mark.xdist_group("seaweedfs")
 NAMES = (f"evidence-{number}" for number in itertools.count())
@@ -239,6 +240,15 @@ async def test_what_was_published_survives_a_killed_server(make: Make, s3: Seawe
         except AnchorError:
             await asyncio.sleep(0.2)
     assert await make().kept(10) == [note, await ledger.checkpoint()]
+
+
+class TestS3Anchor(AnchorConformance):
+    @pytest.fixture(autouse=True)
+    def _server(self, make: Make) -> None:
+        self.anchor = make
+
+    def make(self, folder: Path, log: Log) -> S3Anchor:
+        return self.anchor(prefix=folder.name)
 
 
 class _Liar(BaseHTTPRequestHandler):

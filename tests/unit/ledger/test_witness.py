@@ -42,7 +42,7 @@ class Tree:
     """A log of numbered leaves, on one of several histories."""
 
     def __init__(self, history: str = "") -> None:
-        self.leaves = [leaf_hash(f"{history if n >= 8 else ''}{n}".encode()) for n in range(300)]
+        self.leaves = [leaf_hash(f"{history if n >= 8 else ''}{n}".encode()) for n in range(20_000)]
 
     def node(self, level: int, index: int) -> bytes:
         return complete_root(self.leaves[index << level : (index + 1) << level])
@@ -273,6 +273,7 @@ def test_no_race_makes_a_witness_go_back(start: Start) -> None:
     assert servers[0].witness.state.heads()[LOG].size == max(size for _, size in accepted)
 
 
+KILLS = 100 if os.environ.get("MESHFLOW_SOAK") == "full" else 4
 SERVE = """
 import json, sys
 from pathlib import Path
@@ -285,12 +286,13 @@ server.serve_forever()
 """
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_what_a_witness_answered_survives_kill_9(tmp_path: Path) -> None:
     key, state = tmp_path / "key", tmp_path / "state.db"
     make_witness_keys(key, "w.example/1")
     old = 0
-    for _ in range(4):
+    for _ in range(KILLS):
         argument = json.dumps([str(key), str(state), [str(SIGNER.verifier)]])
         process = subprocess.Popen([sys.executable, "-c", SERVE, argument], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -299,7 +301,7 @@ def test_what_a_witness_answered_survives_kill_9(tmp_path: Path) -> None:
         wait.start()
         acknowledged = old
         try:
-            while acknowledged < 300:
+            while acknowledged < len(TREE.leaves):
                 with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
                     connection.request("POST", "/add-checkpoint", TREE.request(acknowledged, acknowledged + 1))
                     with connection.getresponse() as answer:
