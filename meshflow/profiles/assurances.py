@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from meshflow.config.problems import unknown
 from meshflow.facts import RiskTier
 
 _BOOLEAN = (False, True)
@@ -105,3 +106,25 @@ _KNOWN = (
 )  # fmt: skip
 
 ASSURANCES: Mapping[str, Assurance] = MappingProxyType({one.name: one for one in _KNOWN})
+
+ENTITY_ACTIONS = ("allow", "surrogate", "encrypt", "hash", "mask", "deny")
+"""What may be done with sensitive data, the weakest first: the values of the name ``entities``."""
+
+
+def assurance_problem(said: Mapping[str, Any]) -> str:
+    """Return what is wrong with what a plugin says in ``assures``, or nothing."""
+    for name, value in said.items():
+        if name == "entities":
+            if not isinstance(value, Mapping) or not set(value.values()) <= set(ENTITY_ACTIONS):
+                return f"entities maps each kind of data to one of {', '.join(ENTITY_ACTIONS)}"
+        elif name == "retention":
+            if not all(isinstance(rule, Mapping) and rule.keys() == _OF_RETENTION for rule in value):
+                return f"each rule of retention has {', '.join(sorted(_OF_RETENTION))}"
+        elif name not in ASSURANCES:
+            return unknown("assurance", name, (*ASSURANCES, "entities", "retention"))
+        elif ASSURANCES[name].strictness(value) < 0:
+            return f"{name} is one of {', '.join(map(str, ASSURANCES[name].values))}, not {value!r}"
+    return ""
+
+
+_OF_RETENTION = frozenset({"keep_days", "everything", "setting"})

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from meshflow.plugin.wiring import Demand, Wiring
-from meshflow.profiles.assurances import ASSURANCES, Assurance
+from meshflow.profiles.assurances import ASSURANCES, ENTITY_ACTIONS, Assurance
 from meshflow.profiles.compose import By, Composition
 from meshflow.profiles.manifest import RequiredSetting
 
 _STAGE = "compliance_profile"
-_ENTITY_STRENGTH = ("allow", "surrogate", "encrypt", "hash", "mask", "deny")
-_PROTECTED = 1  # surrogate: from here on the value itself does not go through
 
 
 def demands_of(whole: Composition, wiring: Wiring) -> Iterator[Demand]:
@@ -65,7 +63,7 @@ def _entities(whole: Composition, wiring: Wiring) -> Iterator[Demand]:
     said = list(wiring.assured(stage, "entities"))
     for _, entities in said:
         for entity, action in entities.items():
-            found[entity] = max(found.get(entity, -1), _ENTITY_STRENGTH.index(action))
+            found[entity] = max(found.get(entity, -1), ENTITY_ACTIONS.index(action))
     if not wiring.stages[stage].enforced:
         by = next(iter(whole.entities.values()))
         if stage not in whole.stages:
@@ -76,7 +74,7 @@ def _entities(whole: Composition, wiring: Wiring) -> Iterator[Demand]:
         if entity not in found:
             message = f"{_who(by)} that {entity} be found, and nothing enforced looks for it; add it to entities"
             yield _demand(setting, message, by)
-        elif by.value == "deny" and found[entity] < _ENTITY_STRENGTH.index("deny"):
+        elif by.value == "deny" and found[entity] < ENTITY_ACTIONS.index("deny"):
             yield _demand((*setting, entity), f"{_who(by)} that {entity} be refused; set its action to deny", by)
 
 

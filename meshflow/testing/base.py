@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from meshflow.clock import ManualClock
 from meshflow.kernel.bind import full_call
 from meshflow.plugin.base import Host, Plugin, Settings
+from meshflow.profiles.assurances import assurance_problem
 from meshflow.registry.hooks import Hook, hooks_of
 from meshflow.stages import STAGE_BY_NAME, Stage
 
@@ -168,6 +169,11 @@ class PluginConformance:
         meets = self.plugin_type.meets
         assert isinstance(meets, frozenset)
         assert all(isinstance(name, str) and name for name in meets)
+
+    def test_vouches_for_known_things(self, tmp_path: Path) -> None:
+        """``assures`` says names that profile packs can require, with values that they know."""
+        problem = assurance_problem(self.make(tmp_path).assures())
+        assert not problem, problem
 
     def test_takes_over_from_its_predecessor(self, tmp_path: Path) -> None:
         """``adopt`` takes an instance of the same class, started or not."""

@@ -205,6 +205,22 @@ FAULTS: dict[str, tuple[type[Plugin[Any]], str]] = {
     "leaves a thread": (broken(startup=startup_with_a_thread), "test_shutdown_leaves_no_thread"),
     "a digest by instance": (broken(digest=lambda self: str(id(self))), "test_digest_is_stable"),
     "meets a list": (broken(meets=["mask_entities"]), "test_obligations_met_are_names"),
+    "vouches for what nobody requires": (
+        broken(assures=lambda self: {"verified_identy": True}),
+        "test_vouches_for_known_things",
+    ),
+    "vouches with a word that means nothing": (
+        broken(assures=lambda self: {"encrypted_payloads": "somewhat"}),
+        "test_vouches_for_known_things",
+    ),
+    "looks for entities in a list": (
+        broken(assures=lambda self: {"entities": ["US_SSN"]}),
+        "test_vouches_for_known_things",
+    ),
+    "keeps records for no time that can be told": (
+        broken(assures=lambda self: {"retention": [{"keep": "30d"}]}),
+        "test_vouches_for_known_things",
+    ),
     "cannot take over": (
         broken(adopt=lambda self, previous: setattr(self, "on", previous.on)),
         "test_takes_over_from_its_predecessor",
