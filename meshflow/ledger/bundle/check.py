@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -42,6 +43,7 @@ class BundleCheck:
         self._frontier: Frontier | None = Frontier()
         self._roots: dict[int, list[tuple[str, str, bytes]]] = {}
         self._stops: set[int] = set()
+        self._order: list[int] = []
         self._digest = sha256()
         self._before = ""
 
@@ -126,6 +128,7 @@ class BundleCheck:
             self._say("checkpoint", f"the newest checkpoint, at size {size}, is not signed with a key to be trusted")
         for note in self._held:
             self._hold(note, size)
+        self._order = sorted(self._roots)
         self._compare()
 
     def _hold(self, note: str, size: int) -> None:
@@ -149,7 +152,7 @@ class BundleCheck:
         """Compare the log with what it must be at the size reached."""
         if self._frontier is None:
             return
-        for layer, what, root in self._roots.pop(self._frontier.size, ()):
+        for layer, what, root in self._roots.get(self._frontier.size, ()):
             if root != self._frontier.root():
                 self._say(layer, f"the first {self._frontier.size} entries do not lead to the root of the {what}")
 
@@ -196,10 +199,10 @@ class BundleCheck:
         start, stop = self._frontier.size, line["stop"]
         if self._before == "skip" and start not in self._stops:
             raise FormError("two skip lines where one would do")
-        if any(start < size < stop for size in self._stops):
+        passed = self._order[bisect_right(self._order, start) : bisect_left(self._order, stop)]
+        if not self._stops.isdisjoint(passed):
             raise FormError("a skip line passes over a checkpoint")
-        for size in sorted(size for size in self._roots if start < size < stop):
-            del self._roots[size]
+        for size in passed:
             self._say(
                 "held_checkpoint",
                 f"the checkpoint given, at size {size}, cannot be compared: the bundle leaves out what is there. Have "

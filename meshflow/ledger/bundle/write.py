@@ -117,7 +117,7 @@ class BundleWriter:
         return dict(sorted(found.items()))
 
     async def _check_covered(self, size: int) -> None:
-        kind = "erasure" if self._order.settled and self._extents is None else None
+        kind = "erasure" if self._order.settled else None
         if await self._snapshot.has_beyond(size, self._extents, kind):
             raise UncoveredError(
                 f"entries that belong in have come after the newest checkpoint, of {size} entries; open the ledger "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -185,6 +186,20 @@ async def test_a_ledger_without_a_key_is_no_evidence(path: Path, record: MakeRec
         with pytest.raises(LedgerError, match="signing key"):
             await ledger.export_bundle(bundle, "run-1")
     assert list(bundle.parent.glob("*evidence*")) == []
+
+
+async def test_encrypted_payloads_are_handed_over_by_whoever_has_the_key(
+    path: Path, record: MakeRecord, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHFLOW_KEK", base64.b64encode(bytes(range(32))).decode())
+    async with ReplayLedger(path, encrypt="run", key_encryption_key="env:MESHFLOW_KEK") as ledger:
+        await ledger.write(record(0, input="in confidence"))
+        assert (await ledger.export_bundle(bundle, "run-1"))["payloads"] == 5
+    assert b"in confidence" in bundle.read_bytes()
+    async with ReplayLedger(path) as ledger:
+        with pytest.raises(LedgerError, match="key-encryption key"):
+            await ledger.export_bundle(bundle, "run-1")
+        assert (await ledger.export_bundle(bundle, "run-1", payloads=False))["payloads"] is None
 
 
 async def test_exporting_while_others_write_and_erase(path: Path, record: MakeRecord, tmp_path: Path) -> None:
