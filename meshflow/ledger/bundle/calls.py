@@ -96,6 +96,11 @@ class BundleCalls:
                 except UncoveredError:
                     if not tries_left:  # it is raised before the first line
                         raise
+            if not await self._store.signers():
+                raise LedgerError(
+                    "the ledger has never been signed, so there is nothing to prove with; open it with a signing key "
+                    "and take a checkpoint() first"
+                )
             await self._store.checkpoint()
             order = BundleOrder(order.runs, payloads, scope, held, kept, settled=True)
 

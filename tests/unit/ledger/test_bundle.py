@@ -186,6 +186,11 @@ async def test_a_ledger_without_a_key_is_no_evidence(path: Path, record: MakeRec
         with pytest.raises(LedgerError, match="signing key"):
             await ledger.export_bundle(bundle, "run-1")
     assert list(bundle.parent.glob("*evidence*")) == []
+    async with ReplayLedger(path) as ledger:  # whoever exports does not become the signer by that
+        with pytest.raises(LedgerError, match="never been signed"):
+            await ledger.export_bundle(bundle, "run-1")
+        await ledger.checkpoint()
+        assert (await ledger.export_bundle(bundle, "run-1"))["valid"]
 
 
 async def test_encrypted_payloads_are_handed_over_by_whoever_has_the_key(
