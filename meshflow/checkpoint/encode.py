@@ -4,8 +4,8 @@ Plain JSON values are plain JSON. What JSON lacks is an object with one key that
 ``{"$tuple": [...]}``, ``{"$bytes": "base64"}``, ``{"$model": ["name", {...}]}``. A dict that has such a key of its own,
 or keys that are no strings, is written as ``{"$dict": [[key, value], ...]}``, so that no value passes for a tag.
 
-Models (dataclasses, pydantic models, enums) are read back only if their class is among those that the reader names:
-bytes from a store never choose what is imported.
+A time zone comes back as its offset from UTC. Models (dataclasses, pydantic models, enums) are read back only if their
+class is among those that the reader names: bytes from a store never choose what is imported.
 """
 
 from __future__ import annotations
@@ -32,10 +32,21 @@ _EMPTY: Mapping[str, type] = {}
 _INTEGERS = range(-(2**63), 2**64)
 _MAX_DEPTH = 200
 
+
+def _clock_text(value: datetime | time) -> str:
+    """Return ISO 8601, with a ~ behind the second of two times that a clock shows when it is put back (``fold``)."""
+    return value.isoformat() + ("~" if value.fold else "")
+
+
+def _from_clock_text(kind: Any, text: str) -> Any:
+    value = kind.fromisoformat(text.removesuffix("~"))
+    return value.replace(fold=1) if text.endswith("~") else value
+
+
 _BY_TEXT: dict[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
-    datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
+    datetime: ("$datetime", _clock_text, lambda text: _from_clock_text(datetime, text)),
     date: ("$date", date.isoformat, date.fromisoformat),
-    time: ("$time", time.isoformat, time.fromisoformat),
+    time: ("$time", _clock_text, lambda text: _from_clock_text(time, text)),
     Decimal: ("$decimal", str, Decimal),
     Fraction: ("$fraction", str, Fraction),
     UUID: ("$uuid", str, UUID),
@@ -69,7 +80,7 @@ def decode(data: bytes, types: Mapping[str, type] = _EMPTY) -> Any:
         raise EncodingError(f"not typed JSON: {error}") from None
     try:
         return _read(raw, types)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EncodingError(f"cannot read a stored value: {error}") from error
 
 
