@@ -2,6 +2,7 @@
 
 from meshflow.checkpoint.memory import MemoryCheckpoints
 from meshflow.checkpoint.open import open_store
+from meshflow.checkpoint.postgres import PostgresCheckpoints
 from meshflow.checkpoint.sqlite import SqliteCheckpoints
 from meshflow.checkpoint.store import (
     Checkpoint,
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointStore",
     "MemoryCheckpoints",
+    "PostgresCheckpoints",
     "Saved",
     "SqliteCheckpoints",
     "ThreadKey",

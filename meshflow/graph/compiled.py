@@ -15,6 +15,7 @@ from meshflow.graph.host import Direct, Host, Looped, drive
 from meshflow.graph.markers import START
 from meshflow.graph.nodes import Join, Node
 from meshflow.graph.reducers import Channel
+from meshflow.graph.result import GraphResult, result_of
 from meshflow.graph.run import Run
 from meshflow.graph.saving import Saver
 from meshflow.graph.schema import Schema
@@ -27,8 +28,8 @@ from meshflow.graph.types import readable_types
 if TYPE_CHECKING:
     from meshflow.checkpoint.store import CheckpointStore
     from meshflow.graph.governed import Governor
-    from meshflow.kernel.loop_thread import LoopThread
     from meshflow.kernel.runtime import StepRuntime
+    from meshflow.loop_thread import LoopThread
 
 MAX_WORKERS = 64
 
@@ -124,6 +125,22 @@ class CompiledGraph(Threads):
         run = self._run(Looped(self._workers), config, options, Sink())
         await _exhaust(run.ticks(given))
         return run.result()
+
+    def run(self, given: Any, config: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> GraphResult:
+        """Run like ``invoke``, and return how it ended instead of raising what a node raised.
+
+        What is wrong with the call itself (no thread, no such checkpoint, an unknown key) is raised all the same.
+        """
+        if self._on_loop():
+            result: GraphResult = self._wait(self.arun(given, config, **options))
+            return result
+        return drive(_finish(self._run(Direct(self._workers), config, options, Sink()), given))
+
+    async def arun(
+        self, given: Any, config: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+    ) -> GraphResult:
+        """Do the same on the running event loop."""
+        return await _finish(self._run(Looped(self._workers), config, options, Sink()), given)
 
     def stream(
         self,
@@ -261,7 +278,7 @@ class CompiledGraph(Threads):
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run something on the graph's own event loop, and wait for it."""
-        from meshflow.kernel.loop_thread import LoopThread
+        from meshflow.loop_thread import LoopThread
 
         with self._lock:
             if self._loop is None:
@@ -290,6 +307,16 @@ def _for(host: Host, store: CheckpointStore) -> CheckpointStore:
         blocking: CheckpointStore = store.blocking()  # type: ignore[attr-defined]
         return blocking
     return store
+
+
+async def _finish(run: Run, given: Any) -> GraphResult:
+    try:
+        await _exhaust(run.ticks(given))
+    except Exception as error:
+        if error is not run.failure:
+            raise
+        return result_of(run, error)
+    return result_of(run)
 
 
 async def _exhaust(ticks: AsyncGenerator[None]) -> None:

@@ -47,6 +47,8 @@ class GraphRecursionError(GraphError, RecursionError):
 class NodeStoppedError(GraphError, StepDeniedError):
     """A governed node did not complete; ``outcome`` is the kernel's, ``node`` the node's name."""
 
+    outcome: RuntimeOutcome
+
     def __init__(self, node: str, outcome: RuntimeOutcome) -> None:
         self.node = node
         self.outcome = outcome

@@ -165,10 +165,12 @@ def apply_all(
             writers[key] = node
             grouped.setdefault(key, []).append(value)
     for key, several in grouped.items():
-        if len(several) == 1:
-            channels[key].write(values, several[0])
+        channel = channels[key]
+        if len(several) == 1 or (channel.appends and not any(type(value) is Overwrite for value in several)):
+            for value in several:
+                channel.write(values, value)
         else:
-            values[key] = channels[key].fold(values.get(key, MISSING), several)
+            values[key] = channel.fold(values.get(key, MISSING), several)
 
 
 def snapshot(values: dict[str, Any]) -> dict[str, Any]:

@@ -42,25 +42,8 @@ class Run:
     """
 
     __slots__ = (
-        "anchor",
-        "answers",
-        "applied",
-        "frontier",
-        "governor",
-        "graph",
-        "host",
-        "interrupts",
-        "modes",
-        "namespace",
-        "nested_in",
-        "paused",
-        "resuming",
-        "saver",
-        "settings",
-        "sink",
-        "step",
-        "steps_left",
-        "values",
+        "anchor", "answers", "applied", "failure", "frontier", "governor", "graph", "host", "interrupts", "modes",
+        "namespace", "nested_in", "paused", "resuming", "saver", "settings", "sink", "step", "steps_left", "values",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +76,7 @@ class Run:
         self.applied: Task | None = None
         self.resuming = False
         self.paused = False
+        self.failure: BaseException | None = None
         self.interrupts: tuple[Interrupt, ...] = ()
 
     @property
@@ -362,6 +346,7 @@ def raise_for(tasks: Sequence[Task]) -> None:
         assert first.error is not None  # noqa: S101 - filtered above
         if not any("in node " in note for note in getattr(first.error, "__notes__", ())):
             first.error.add_note(f"in node {first.node.name!r}, superstep {first.run.step + 1}")
+        first.run.failure = first.error
         raise first.error
     for task in tasks:
         if task.parent_command is not None:

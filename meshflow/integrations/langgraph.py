@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from meshflow.checkpoint.open import open_store
 from meshflow.checkpoint.store import DEFAULT_TENANT, Checkpoint, CheckpointStore, Saved, ThreadKey, Write
-from meshflow.kernel.loop_thread import LoopThread
+from meshflow.loop_thread import LoopThread
 
 try:
     from langchain_core.runnables import RunnableConfig

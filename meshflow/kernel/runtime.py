@@ -20,8 +20,8 @@ from meshflow.kernel.core import Core
 from meshflow.kernel.explain import Explanation, explain
 from meshflow.kernel.finish import Ending
 from meshflow.kernel.flow import Flow
-from meshflow.kernel.loop_thread import LoopThread
 from meshflow.kernel.session import Session, StepStream
+from meshflow.loop_thread import LoopThread
 from meshflow.plugin.base import Host, Plugin
 from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
 from meshflow.registry.select import StageChoice

@@ -20,15 +20,17 @@ from meshflow.integrations.langgraph import MeshflowSaver
 EVERY = {one.value for one in Capability}
 
 
-def path_of(kind: str, folder: Path) -> str | Path:
-    return "memory" if kind == "memory" else folder / "checkpoints.db"
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return "memory" if request.param == "memory" else str(tmp_path / "checkpoints.db")
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_langgraphs_conformance_suite_passes_in_full(kind: str, tmp_path: Path) -> None:
-    @checkpointer_test(name=f"MeshflowSaver on {kind}")
+async def test_langgraphs_conformance_suite_passes_in_full(place: str) -> None:
+    @checkpointer_test(name="MeshflowSaver")
     async def saver() -> AsyncGenerator[MeshflowSaver, None]:
-        made = MeshflowSaver(path_of(kind, tmp_path))
+        made = MeshflowSaver(place)
         yield made
         await made.aclose()
 
@@ -51,9 +53,8 @@ def graph(saver: MeshflowSaver) -> Any:
     return built.add_edge(START, "a").add_edge("a", "ask").add_edge("ask", END).compile(checkpointer=saver)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_langgraphs_graphs_run_resume_and_travel_in_time_on_our_stores(kind: str, tmp_path: Path) -> None:
-    saver = MeshflowSaver(path_of(kind, tmp_path), tenant="acme")
+async def test_langgraphs_graphs_run_resume_and_travel_in_time_on_our_stores(place: str) -> None:
+    saver = MeshflowSaver(place, tenant="acme")
     compiled = graph(saver)
     for thread, wait in (("sync", None), ("async", "a")):
         config: Any = {"configurable": {"thread_id": thread}}

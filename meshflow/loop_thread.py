@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from meshflow.errors import ContractError
@@ -27,18 +28,21 @@ class LoopThread:
 
         Raises ContractError on the loop's own thread, where waiting would never end.
         """
-        loop = self._running()
         if threading.current_thread() is self._thread:
             work.close()
             raise ContractError(
                 "a blocking call from the runtime's own loop would wait for itself; await run() instead"
             )
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine and return its future."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def stop(self) -> None:
         """Stop the loop and join the thread."""
