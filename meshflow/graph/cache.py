@@ -22,7 +22,7 @@ class NodeCache:
     def key(self, node: Node, given: Any, scope: str) -> Any:
         """Return what a result is kept under; ``scope`` parts tenants and agents from each other."""
         assert node.cache is not None  # noqa: S101 - asked for nodes with a policy only
-        return scope, node.name, node.cache.key(given)
+        return scope, node.name, node.cache.key(dict(given) if isinstance(given, dict) else given)
 
     def get(self, key: Any) -> tuple[Any] | None:
         """Return the result in a tuple of one, or None."""

@@ -19,7 +19,7 @@ class GraphResult:
 
     ``status`` is COMPLETED only where nothing is left to run. PAUSED: ``interrupts`` are what it waits for (none at a
     breakpoint) and ``next`` the nodes that go on. DENIED and FAILED: ``error`` is what ``invoke`` would have raised,
-    and ``outcome`` the kernel's, of a governed node. ``values`` are those of the state as far as supersteps were applied.
+    and ``outcome`` the kernel's, of a governed node. ``values`` are those of the state as far as it was applied.
     """
 
     status: Status

@@ -97,7 +97,7 @@ class Reader:
 
     def _execute(self, block: Block) -> None:
         source = "\n" * (block.line - 1) + block.text  # so that a traceback has the page's own line
-        code = compile(source, str(self.page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(source, str(self.page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         out = StringIO()
         with redirect_stdout(out):
             if code.co_flags & inspect.CO_COROUTINE:

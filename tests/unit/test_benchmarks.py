@@ -25,6 +25,9 @@ ROWS = (
     "limits: GCRA",
     "rego: one evaluation, CPU",
     "presidio: 1 KB of clean prose, CPU",
+    "graph: superstep of the counter",
+    "graph: superstep with 10,000 elements in the state: CPU",
+    "graph: governed node, default runtime, ledger on disk: CPU",
 )
 
 

@@ -14,8 +14,15 @@ import pytest
 from pydantic import BaseModel
 
 from meshflow.graph.builder import StateGraph
-from meshflow.graph.errors import GraphRecursionError, InvalidRunError, InvalidUpdateError, RouteError
+from meshflow.graph.errors import (
+    GraphRecursionError,
+    InvalidGraphError,
+    InvalidRunError,
+    InvalidUpdateError,
+    RouteError,
+)
 from meshflow.graph.markers import END, START, Command, Overwrite, Send
+from meshflow.graph.policies import CachePolicy, RetryPolicy
 from meshflow.graph.reducers import add, first, last
 from meshflow.graph.task import NodeRun
 
@@ -24,6 +31,13 @@ class State(TypedDict):
     log: Annotated[list[str], add]
     count: int
     items: list[Any]
+
+
+class Answered(Exception):
+    """What an HTTP client raises."""
+
+    def __init__(self, status: int) -> None:
+        self.response = type("Response", (), {"status_code": status})()
 
 
 def saying(word: str) -> Any:
@@ -439,6 +453,58 @@ def test_state_of_many_elements_costs_a_step_no_more_than_a_small_one() -> None:
 
     gc.collect()
     assert cost(10_000) < 8 * cost(10), "linear growth would be a hundred times as much"
+
+
+def test_cached_result_stands_for_an_equal_input_until_its_time_is_up() -> None:
+    calls: list[Any] = []
+
+    def costly(state: State) -> dict[str, Any]:
+        calls.append(state["count"])
+        return {"log": [str(len(calls))]}
+
+    retry = RetryPolicy(max_attempts=2)
+    graph = StateGraph(State).add_node("kept", costly, cache=CachePolicy(), retry=retry)
+    graph.add_node("short", costly, cache=CachePolicy(ttl_s=0, key=lambda state: state["count"]))
+    compiled = graph.add_edge(START, "kept").add_edge(START, "short").compile()
+    for count in (1, 1, 2):
+        compiled.invoke({"count": count})
+    assert (calls.count(1), calls.count(2)) == (3, 2)
+    compiled.cache.clear()
+    compiled.invoke({"count": 1})
+    assert calls.count(1) == 5
+
+
+def test_retry_sees_the_state_as_it_was_and_only_what_the_policy_names_is_retried() -> None:
+    tries: list[Any] = []
+
+    def failing(state: State) -> dict[str, Any]:
+        state["items"].append("changed")
+        tries.append(list(state["items"]))
+        raise ConnectionError("down") if len(tries) < 3 else KeyError("a bug")
+
+    policies = [RetryPolicy(retry_on=ConnectionError, initial_interval_s=0.001, max_attempts=9)]
+    graph = StateGraph(State).add_node("a", failing, retry=policies).add_edge(START, "a").compile()
+    with pytest.raises(KeyError):
+        graph.invoke({"items": []})
+    assert tries == [["changed"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionError(), True), (TimeoutError(), True), (ValueError(), False), (KeyError(), False),
+        (FileNotFoundError(), False), (Answered(503), True), (Answered(429), True), (Answered(404), False),
+        (Exception(), True),
+    ],
+)  # fmt: skip
+def test_errors_that_may_pass_are_told_from_those_that_will_not(error: Exception, again: bool) -> None:
+    assert RetryPolicy().covers(error) is again
+
+
+@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"max_attempts": True}, {"backoff_factor": float("nan")}])
+def test_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidGraphError):
+        RetryPolicy(**wrong)
 
 
 def test_many_graphs_run_at_once_without_a_thread_each() -> None:
