@@ -215,7 +215,7 @@ class _Blocking(PostgresCheckpoints):
 
 async def _open(url: str, size: int, schema: str, tables: str) -> Any:
     try:
-        import asyncpg  # type: ignore[import-untyped]
+        import asyncpg
     except ImportError:
         raise CheckpointError('checkpoints in PostgreSQL need asyncpg: pip install "meshflow[postgres]"') from None
     try:
