@@ -112,6 +112,14 @@ class PostgresServer:
                     raise
                 time.sleep(0.02)
 
+    def clone(self, source: PostgresServer) -> None:
+        """Become a standby of another server, named ``standby``; this one must be stopped."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        self.command(
+            "pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d",
+            f"host={source.folder} port={source.port} user=postgres application_name=standby",
+        )  # fmt: skip
+
     def stop(self, how: int = signal.SIGINT) -> None:
         """Stop the server: with SIGINT ending what runs, with SIGQUIT as if it crashed."""
         process, self._process = self._process, None

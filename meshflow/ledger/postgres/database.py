@@ -65,6 +65,12 @@ class PostgresDatabase:
         }
         return PostgresConnection(self._address.dsn, self.name, same | _BY_INDEX | settings)
 
+    def _connect_to_read(self) -> PostgresConnection:
+        connection = self._connect({"default_transaction_isolation": "repeatable read"})
+        # Not among the settings: the driver would take it for a server that is no target for read-write sessions.
+        connection.script("SET default_transaction_read_only = on")
+        return connection
+
     def begin(self, connection: Connection) -> object:
         """Lock the row of the log; what has changed since shows in its size, and in the keys that signed it."""
         _ours(connection).script("BEGIN; SELECT 1 FROM log FOR UPDATE")
@@ -147,10 +153,8 @@ class PostgresDatabase:
         if self._pool_made is None:
             from meshflow.ledger.postgres.pool import Pool
 
-            settings = {"default_transaction_read_only": "on", "default_transaction_isolation": "repeatable read"}
-            self._pool_made = Pool(
-                lambda: self._connect(settings), self._address.pool_size, self._address.pool_timeout_ms, self.name
-            )
+            address = self._address
+            self._pool_made = Pool(self._connect_to_read, address.pool_size, address.pool_timeout_ms, self.name)
         return self._pool_made
 
     def verifiable(self, connection: Connection) -> None:

@@ -12,8 +12,8 @@ FAILURES: tuple[type[Exception], ...] = (
 )  # fmt: skip
 _LOST: tuple[type[Exception], ...] = (
     pg.PostgresConnectionError, pg.AdminShutdownError, pg.CrashShutdownError, pg.CannotConnectNowError,
-    pg.IdleInTransactionSessionTimeoutError, pg.IdleSessionTimeoutError, pg.ReadOnlySQLTransactionError, OSError,
-    TimeoutError,
+    pg.IdleInTransactionSessionTimeoutError, pg.IdleSessionTimeoutError, pg.ReadOnlySQLTransactionError,
+    pg.InternalClientError, OSError, TimeoutError,
 )  # fmt: skip
 _MEANING: tuple[tuple[type[Exception], str], ...] = (
     (pg.InvalidPasswordError, "the server refuses the password; give the right one in the URL, PGPASSWORD or pgpass"),
@@ -35,6 +35,7 @@ _MEANING: tuple[tuple[type[Exception], str], ...] = (
     (pg.ClientConfigurationError, "the URL does not say where the server is"),
     (pg.PostgresConnectionError, "the connection to the server was lost"),
     (pg.InterfaceError, "the connection to the server was lost"),
+    (pg.InternalClientError, "the connection to the server was lost"),
     (TimeoutError, "the server did not answer in time"),
     (OSError, "the server cannot be reached; is it running, and are host and port right?"),
     (ValueError, "the URL does not say where the server is"),
@@ -45,7 +46,9 @@ _TELLTALE: tuple[type[Exception], ...] = (pg.ClientConfigurationError, ValueErro
 
 def is_lost(error: BaseException) -> bool:
     """Say whether the connection has ended, or is to be sought again."""
-    return isinstance(error, _LOST) or (isinstance(error, pg.InterfaceError) and "clos" in str(error))
+    # The driver that meets the end of a connection halfway may not know itself what state it is in.
+    muddled = isinstance(error, pg.InterfaceError) and any(word in str(error) for word in ("clos", "in progress"))
+    return isinstance(error, _LOST) or muddled
 
 
 def explain(error: BaseException, name: str) -> LedgerError:

@@ -66,7 +66,15 @@ class Pool:
         return self._ready(ready)
 
     def give_back(self, connection: PostgresConnection) -> None:
-        """End the use of a connection; blocks while what it has begun is undone."""
+        """End the use of a connection; in a thread if this one runs an event loop, since what it began is undone."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._give_back(connection)
+        else:
+            threading.Thread(target=self._give_back, args=(connection,), daemon=True).start()
+
+    def _give_back(self, connection: PostgresConnection) -> None:
         with suppress(LedgerError):
             if connection.in_transaction:
                 connection.script("ROLLBACK")
@@ -169,16 +177,10 @@ class Lent:
         return self._connection is not None and self._connection.in_transaction
 
     def close(self) -> None:
-        """Give the connection back; from an event loop in a thread, since it may have to undo what it has begun."""
+        """Give the connection back."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if connection is not None:
             self._pool.give_back(connection)
-        else:
-            threading.Thread(target=self._pool.give_back, args=(connection,), daemon=True).start()
 
 
 if TYPE_CHECKING:

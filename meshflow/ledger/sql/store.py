@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -276,7 +277,7 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
         if connection is None:
             return None
         try:
-            return await asyncio.to_thread(_run_and_close, job, connection)
+            return await _use(job, connection)
         except self._database.failures as error:
             raise self._database.explain(error) from error
 
@@ -306,11 +307,23 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
         await self._writer.aclose()
 
 
-def _run_and_close(job: Callable[[Connection], T], connection: Connection) -> T:
+async def _use(job: Callable[[Connection], T], connection: Connection) -> T:
+    """Run a function with a connection in a thread and close it, even if the thread never comes to it."""
+    mine = threading.Lock()  # whoever takes it closes the connection
+
+    def work() -> T:
+        if not mine.acquire(blocking=False):
+            raise LedgerError("nobody waits for this any more")
+        try:
+            return job(connection)
+        finally:
+            connection.close()
+
     try:
-        return job(connection)
+        return await asyncio.to_thread(work)
     finally:
-        connection.close()
+        if mine.acquire(blocking=False):
+            connection.close()
 
 
 if TYPE_CHECKING:
