@@ -59,7 +59,8 @@ class PostgresDatabase:
         from meshflow.ledger.postgres.connection import PostgresConnection
 
         same = {
-            "search_path": f'"{self._address.schema}"',
+            # Temporary tables last: they would be found first, and anybody may make some.
+            "search_path": f'"{self._address.schema}", pg_temp',
             "application_name": "meshflow",
             "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
         }

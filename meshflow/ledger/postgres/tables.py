@@ -224,9 +224,10 @@ _POLICIES = {
     "run_nodes": "tenant_id = (SELECT ledger_tenant())",
     "run_tools": "tenant_id = (SELECT ledger_tenant())",
     "holds": "tenant_id = (SELECT ledger_tenant())",
-    "payloads": "EXISTS (SELECT 1 FROM entries e WHERE e.id = payloads.entry_id)",
-    "keys": "EXISTS (SELECT 1 FROM payloads p WHERE p.key_id = keys.id)",
-    "subjects": "EXISTS (SELECT 1 FROM entries e WHERE e.id = subjects.entry_id)",
+    # Scalar subqueries, since the planner would answer EXISTS by reading all entries into a hash.
+    "payloads": "(SELECT e.tenant_id FROM entries e WHERE e.id = payloads.entry_id) = (SELECT ledger_tenant())",
+    "keys": "(SELECT p.id FROM payloads p WHERE p.key_id = keys.id LIMIT 1) IS NOT NULL",
+    "subjects": "(SELECT e.tenant_id FROM entries e WHERE e.id = subjects.entry_id) = (SELECT ledger_tenant())",
 }
 _ROW_SECURITY = "".join(
     f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;\n"

@@ -44,6 +44,13 @@ _ENTRY = (
     f"LEFT JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} ORDER BY e.id, p.id"
 )
 _KEY_ID = 10
+# A tenant's steps of a run have the indexes that it counts, unless those of others lie between them. Their own rows
+# say so, which are all that a database shows to a tenant that it keeps apart.
+_COUNTED = "(SELECT r.parent_steps + r.steps FROM runs r WHERE r.run_id = :run AND r.tenant_id = :tenant)"
+_REACHED = (
+    "(SELECT max(s.step_index) + 1 FROM entries s "
+    "WHERE s.run_id = :run AND s.tenant_id = :tenant AND s.step_index IS NOT NULL)"
+)
 _SCOPE = f"(:tenant IS NULL OR e.tenant_id = :tenant) AND {VISIBLE}"
 
 
@@ -150,7 +157,7 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
         """Return an entry by counting to it: those of a kind, and of a tenant among others, have no index."""
         place = "step_index" if kind == "step" else "seq"
         order, offset = ("ASC", index) if index >= 0 else ("DESC", -index - 1)
-        shared = "AND EXISTS (SELECT 1 FROM runs WHERE run_id = :run AND tenant_id <> :tenant)"
+        shared = f"AND {_COUNTED} <> {_REACHED}"
         found = await self._entries(
             f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.kind = :kind AND {_SCOPE} "
             f"AND e.{place} IS NOT NULL {shared if kind == 'step' and index >= 0 else ''} "
@@ -162,8 +169,7 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
     async def _step(self, run_id: str, index: int, tenant: str | None) -> StoredEntry | None:
         found = await self._entries(
             f"SELECT e.id FROM entries e WHERE e.run_id = :run AND e.step_index = :index AND {VISIBLE} "
-            "AND (:tenant IS NULL OR NOT EXISTS "
-            "(SELECT 1 FROM runs r WHERE r.run_id = :run AND r.tenant_id <> :tenant))",
+            f"AND (:tenant IS NULL OR (e.tenant_id = :tenant AND {_COUNTED} = {_REACHED}))",
             {"run": run_id, "index": index, "tenant": tenant},
         )
         return found[0] if found else None

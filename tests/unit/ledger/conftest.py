@@ -31,11 +31,14 @@ def clock() -> ManualClock:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what names a place for its ledger on every kind of store, and what looks into a file on SQLite alone."""
+    """Run what names a place for its ledger on every kind of store, and what looks into a file on SQLite alone.
+
+    A module that is about one kind says so with KINDS.
+    """
     if "place" in metafunc.fixturenames:
         asked = inspect.signature(metafunc.function).parameters
-        kinds = ("sqlite",) if SQLITE_ALONE & asked.keys() else ("sqlite", "postgres")
-        metafunc.parametrize("kind", kinds, indirect=True)
+        every: tuple[str, ...] = getattr(metafunc.module, "KINDS", ("sqlite", "postgres"))
+        metafunc.parametrize("kind", ("sqlite",) if SQLITE_ALONE & asked.keys() else every, indirect=True)
 
 
 @pytest.fixture
