@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from benchmarks.harness import Row, at_most, beside, folder
+from benchmarks.harness import Row, Spent, at_most, beside, folder
 from meshflow.decision import Effect
 from meshflow.ledger import ReplayLedger
 from meshflow.ledger.format.canonical import canonical_bytes
@@ -25,54 +26,72 @@ from meshflow.ledger.sqlite.tables import ENTRIES, PAYLOADS, run_script
 from meshflow.record import StageResult, StepRecord
 from meshflow.stages import STAGES
 
+LONG, OTHER = "long", "other"
 RESULTS = tuple(StageResult(stage.name, "default", Effect.ALLOW, elapsed_ns=1_000) for stage in STAGES[:7])
 
 
 def record(number: int, run_id: str) -> StepRecord:
-    """Return a record whose body and payloads have about 1.5 KB together."""
+    """Return a record whose body and payloads have about 1.5 KB together; one in a hundred of ``other`` differs."""
+    price = 20.99 if run_id == OTHER and number % 1_000 == 1 else 19.99
     return StepRecord(
-        run_id=run_id, node_id=f"node-{number % 5}", step_id=f"step-{number}", tenant_id="acme", results=RESULTS,
-        input={"question": "q" * 150}, output={"answer": "a" * 200, "price": 19.99}, executed=True, tokens=12,
+        run_id=run_id, node_id=f"node-{number // 10 % 5}", step_id=f"step-{number}", tenant_id="acme", results=RESULTS,
+        input={"question": "q" * 150}, output={"answer": "a" * 200, "price": price}, executed=True, tokens=12,
         cost_micro_usd=1_500, started_us=1_700_000_000_000_000 + number, duration_ns=1_000_000, fingerprint="f" * 64,
     )  # fmt: skip
+
+
+def run_of(number: int) -> str:
+    """Return whose step that is: a tenth each is of the two long runs, the rest of a thousand short ones."""
+    return {0: LONG, 1: OTHER}.get(number % 10) or f"run-{number % 1_000}"
 
 
 async def rows(quick: bool) -> list[Row]:
     """Measure the part."""
     with folder() as place:
         return [
-            *await _commits(place, 400 if quick else 4_000),
+            *await _commits(place, 400 if quick else 6_000, 1 if quick else 9),
             _one_record(2_000 if quick else 50_000),
             *await _large(place, 20_000 if quick else 1_000_000),
         ]
 
 
-async def _commits(place: Path, count: int) -> list[Row]:
-    """Return how 256 waiters do beside one, and beside a bare ``executemany`` of the same bytes."""
-    single = await _write(place / "single.db", count // 8, 1)
-    group = await _write(place / "group.db", count, 256)
-    bare = _bare(place / "group.db", place / "bare.db")
+async def _commits(place: Path, count: int, rounds: int) -> list[Row]:
+    """Return how 256 waiters do beside one, and beside a bare ``executemany`` of the same rows; all three in turn."""
+    single, group, bare = list[Spent](), list[Spent](), list[Spent]()
+    for turn in range(rounds + 1):
+        for waiters, number, spent in ((1, count // 16, single), (256, count, group)):
+            spent.append(await _write(place / f"{waiters}-{turn}.db", number, waiters))
+        bare.append(_bare(place / f"256-{turn}.db", place / f"bare-{turn}.db"))
+    # The first turn warms up and is not counted.
+    one, many, floor = (
+        Spent(statistics.median(each.wall for each in some[1:]), statistics.median(each.cpu for each in some[1:]))
+        for some in (single, group, bare)
+    )
+    same = "executemany of the same rows, 256 each"
     return [
-        _at_least("group commit, 256 waiters", group, "records/s", 8, single, "one waiter"),
-        _at_least("group commit, 256 waiters", group, "records/s", 0.5, bare, "executemany of the same rows, 256 each"),
+        _at_least("group commit, 256 waiters", 1 / many.wall, "records/s", 8, 1 / one.wall, "one waiter"),
+        _at_least("group commit, 256 waiters", 1 / many.wall, "records/s", 0.5, 1 / floor.wall, same),
+        beside("CPU of a record, 256 waiters, all threads", many.cpu * 1e6, "us", floor.cpu * 1e6, same),
+        beside("CPU of a record, one waiter", one.cpu * 1e6, "us", floor.cpu * 1e6, same),
     ]
 
 
-async def _write(path: Path, count: int, waiters: int) -> float:
+async def _write(path: Path, count: int, waiters: int) -> Spent:
+    """Return what a record costs on its way from a call of ``write`` until it is durable."""
     async with ReplayLedger(path) as ledger:
         await ledger.write(record(count, "warm"))
         numbers = iter(range(count))
 
-        async def waiter(lane: int) -> None:
+        async def waiter() -> None:
             for number in numbers:
-                await ledger.write(record(number, "long" if number % 10 == 0 else f"run-{number % 1_000}"))
+                await ledger.write(record(number, run_of(number)))
 
-        began = time.perf_counter()
-        await asyncio.gather(*(waiter(lane) for lane in range(waiters)))
-        return count / (time.perf_counter() - began)
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(waiter() for _ in range(waiters)))
+        return Spent((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
 
 
-def _bare(source: Path, target: Path) -> float:
+def _bare(source: Path, target: Path) -> Spent:
     db = sqlite3.connect(target, isolation_level=None)
     db.execute("PRAGMA page_size = 8192")
     db.execute("PRAGMA journal_mode = WAL")
@@ -84,16 +103,16 @@ def _bare(source: Path, target: Path) -> float:
     }
     db.execute("DETACH source")
     count, share = len(tables["entries"]), len(tables["payloads"]) // len(tables["entries"])
-    began = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     for at in range(0, count, 256):
         db.execute("BEGIN IMMEDIATE")
         for table, scale in (("entries", 1), ("payloads", share)):
             some = tables[table][at * scale : (at + 256) * scale]
             db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(some[0]))})", some)
         db.execute("COMMIT")
-    took = time.perf_counter() - began
+    spent = Spent((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
     db.close()
-    return count / took
+    return spent
 
 
 def _one_record(count: int) -> Row:
@@ -111,7 +130,7 @@ def _one_record(count: int) -> Row:
 
 
 async def _large(place: Path, count: int) -> list[Row]:
-    """Return verification and look-ups in a ledger of a million entries, a tenth of them in one run."""
+    """Return verification and look-ups in a ledger of a million entries, a tenth of them in each of two runs."""
     path = place / "large.db"
     await _write(path, count, 512)
     async with ReplayLedger(path) as ledger:
@@ -129,13 +148,42 @@ async def _large(place: Path, count: int) -> list[Row]:
         ]  # fmt: skip
         last = count // 10 - 1
         looks: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
-            ("load_state", lambda: ledger.load_state("long", last // 2), 2),
-            ("run_summary", lambda: ledger.run_summary("long"), 2),
+            ("load_state", lambda: ledger.load_state(LONG, last // 2), 2),
+            ("run_summary", lambda: ledger.run_summary(LONG), 2),
             ("list_runs, first page", lambda: ledger.list_runs(), 2),
-            ("an inclusion proof", lambda: ledger.prove("long", last // 2), 1),
+            ("an inclusion proof", lambda: ledger.prove(LONG, last // 2), 1),
         ]
-        return found + [at_most(f"{what} in {count:,} entries", await _median_ms(look), "ms", most)
-                        for what, look, most in looks]  # fmt: skip
+        found += [at_most(f"{what} in {count:,} entries", await _median_ms(look), "ms", most)
+                  for what, look, most in looks]  # fmt: skip
+        return [*found, *await _difference(ledger, count // 10)]
+
+
+async def _difference(ledger: ReplayLedger, steps: int) -> list[Row]:
+    """Return how long two long runs take to compare, the best of three, and how long the event loop waits meanwhile."""
+    spent, stalls = [], []
+    for _ in range(3):
+        stall = asyncio.create_task(_longest_stall())
+        began = time.perf_counter()
+        diff = await ledger.diff(LONG, OTHER)
+        spent.append(time.perf_counter() - began)
+        stall.cancel()
+        stalls.append(await stall)
+        assert len(diff.changed) == len(range(1, steps * 10, 1_000)), len(diff.changed)
+    return [
+        at_most(f"diff of two runs of {steps:,} steps", min(spent), "s", 3),
+        at_most("event loop held up by that diff", min(stalls) * 1_000, "ms", 50),
+    ]
+
+
+async def _longest_stall() -> float:
+    """Return, when cancelled, the longest time in seconds for which the loop did not turn."""
+    worst, last = 0.0, time.perf_counter()
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            worst, last = max(worst, now - last - 0.001), now
+    return worst
 
 
 async def _verified(ledger: ReplayLedger, layers: list[str], least: float | None, floor: float, what: str) -> Row:
