@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
@@ -41,29 +42,29 @@ def serve(options: Chosen, key: Path, state: Path, logs: Sequence[str], listen: 
     address, keys = _address(listen), read_witness_keys(key)
     if new and state.exists():
         raise LedgerError(f"{shown(state)} is there already; serve it without --new")
-    witness = Witness(WitnessState(state, make=new), keys, trusted)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        server = WitnessServer(address, witness)
-    except OSError as error:
-        witness.state.close()
-        raise LedgerError(f"the witness cannot listen on {listen}: {error.strerror or error}") from error
+    with closing(WitnessState(state, make=new)) as remembered:
+        witness = Witness(remembered, keys, trusted)
+        try:
+            server = WitnessServer(address, witness)
+        except OSError as error:
+            raise LedgerError(f"the witness cannot listen on {listen}: {error.strerror or error}") from error
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=server.shutdown).start()
+        def stop(number: int, frame: FrameType | None) -> None:
+            threading.Thread(target=server.shutdown).start()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    if options.as_json:
-        print_json({"url": server.url, "keys": [str(one.verifier) for one in witness.keys], "logs": sorted(trusted)})
-    else:
-        say(f"Witness {witness.keys[0].name} of {len(trusted)} logs listens on {server.url}")
-    sys.stdout.flush()
-    try:
-        server.serve_forever(poll_interval=0.1)
-    finally:
-        server.server_close()
-        witness.state.close()
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        if options.as_json:
+            public = [str(one.verifier) for one in witness.keys]
+            print_json({"url": server.url, "keys": public, "logs": sorted(trusted)})
+        else:
+            say(f"Witness {witness.keys[0].name} of {len(trusted)} logs listens on {server.url}")
+        sys.stdout.flush()
+        try:
+            server.serve_forever(poll_interval=0.1)
+        finally:
+            server.server_close()
 
 
 def _log_keys(given: str) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,8 @@ async def test_forged_cosignatures_in_the_ledger_are_a_finding(ledger: ReplayLed
     await ledger.anchor(anchor_at(servers[0]))
     await write(ledger, 1)
     newest = await ledger.checkpoint()
-    ((note,),) = sqlite3.connect(path).execute("SELECT note FROM receipts").fetchall()
+    with closing(sqlite3.connect(path)) as db:
+        ((note,),) = db.execute("SELECT note FROM receipts").fetchall()
     lines = note[len(note.split("\n\n")[0]) + 2 :].split("\n", 1)[1]
     await ledger._store.keep_receipt("witness two", 4, "nowhere", newest + lines, "", 0)
     result = await ledger.verify_ledger(witnesses=keys_of(servers[0]))

@@ -26,9 +26,8 @@ def witness(folder: Path, name: str, logs: list[str], port: int = 0) -> Iterator
     key, state = folder / f"{name}.key", folder / f"{name}.state"
     if not key.exists():
         make_witness_keys(key, f"{name}.example/w", [ED25519, ML_DSA_44])
-    server = WitnessServer(
-        ("127.0.0.1", port), Witness(WitnessState(state), read_witness_keys(key), trusted_logs(logs))
-    )
+    trusted = trusted_logs(logs)
+    server = WitnessServer(("127.0.0.1", port), Witness(WitnessState(state), read_witness_keys(key), trusted))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
