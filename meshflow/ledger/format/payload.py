@@ -88,9 +88,9 @@ def _all_finite(value: Any) -> bool:
             if not math.isfinite(item):
                 return False
         elif isinstance(item, (dict, MappingProxyType)):
-            stack.extend(child for child in item.values() if type(child) not in _LEAVES)
+            stack += [child for child in item.values() if type(child) not in _LEAVES]
         elif isinstance(item, (list, tuple)):
-            stack.extend(child for child in item if type(child) not in _LEAVES)
+            stack += [child for child in item if type(child) not in _LEAVES]
         elif isinstance(item, Enum):
             stack.append(item.value)
     return True

@@ -12,7 +12,7 @@ from meshflow.errors import LedgerError
 from meshflow.ledger.format.entry import Draft
 from meshflow.ledger.format.keys import KeySource
 from meshflow.ledger.format.log import Log
-from meshflow.ledger.sql.batch import Batch, Head, known, new_head, place, read_heads, run_ids_of
+from meshflow.ledger.sql.batch import Batch, Head, find_rivals, known, new_head, place, read_heads, run_ids_of
 from meshflow.ledger.sql.database import Connection, Database, LostConnectionError
 from meshflow.ledger.sql.log import load_log, save_log
 from meshflow.ledger.sql.sign import LogSigner
@@ -204,6 +204,7 @@ class SqlAppender:
     def append_all(self, connection: Connection, drafts: Sequence[Draft]) -> list[Outcome]:
         """Append drafts inside a transaction, for which no key is there yet; a conflict for one that is."""
         batch = self.started(connection, run_ids_of(drafts))
+        find_rivals(connection, batch, drafts)
         outcomes = [place(connection, batch, draft) for draft in drafts]
         if batch.entries:
             self.vault.seal(connection, drafts, outcomes, batch.payloads)

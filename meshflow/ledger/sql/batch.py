@@ -34,6 +34,12 @@ _HEADS = (
     "EXISTS (SELECT 1 FROM entries c WHERE c.run_id = e.run_id AND c.kind = 'close') "
     "FROM tops t JOIN entries e ON e.run_id = t.run_id AND e.seq = t.seq"
 )
+_RIVAL_ROWS = (
+    "WITH wanted (run_id, step_id, attempt, kind) AS (VALUES %s) SELECT e.run_id, e.step_id, e.attempt, e.kind "
+    "FROM wanted w JOIN entries e ON e.run_id = w.run_id AND e.step_id = w.step_id AND e.attempt = w.attempt "
+    "AND e.kind = w.kind"
+)
+_RIVALS = 32
 
 
 @dataclass(slots=True)
@@ -66,7 +72,7 @@ class Batch:
     nodes: dict[tuple[str, str, str], int] = field(default_factory=dict)
     tools: dict[tuple[str, str, str], int] = field(default_factory=dict)
     taken: set[tuple[str, str, int, str]] = field(default_factory=set)
-    """The attempts that drafts of this transaction begin or end: run, step, attempt, kind."""
+    """Attempts that drafts of this transaction begin or end, and rivals that were found: run, step, attempt, kind."""
 
     def insert(self, database: Database, connection: Connection) -> None:
         """Write all rows."""
@@ -108,7 +114,8 @@ def place(connection: Connection, batch: Batch, draft: Draft) -> Outcome:
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
         return known(connection, batch.opener, draft) or LedgerConflictError(problem)
-    if seq and _taken(connection, batch, draft):
+    rival = _rival(draft)
+    if rival is not None and rival in batch.taken:
         return LedgerConflictError(
             f"attempt {attempt} of step {step_id!r} in run {run_id!r} is taken; "
             "a new try of the step needs a new attempt number"
@@ -134,26 +141,32 @@ def place(connection: Connection, batch: Batch, draft: Draft) -> Outcome:
     return Written(run_id, seq, step_id, digest.hex(), index, entry_id - 1)
 
 
-def _taken(connection: Connection, batch: Batch, draft: Draft) -> bool:
-    """Return whether the draft would speak for an attempt that is another's.
+def _rival(draft: Draft) -> tuple[str, str, int, str] | None:
+    """Return the entry that the draft may not follow, since it would speak for an attempt that is another's.
 
     An intent may not follow the attempt's outcome: it would run what the ledger calls over. An outcome without an
     intent of its own may not follow another's intent: it would take the place of the outcome that is to come.
     """
-    kind = draft.columns[0]
+    kind, step_id, attempt = draft.columns[:3]
     if kind == "intent":
-        rival = "step"
-    elif kind == "step" and not draft.fields.get("intended", True):
-        rival = "intent"
-    else:
-        return False
-    key = (draft.run_id, draft.columns[1], draft.columns[2], rival)
-    if key in batch.taken:
-        return True
-    found = connection.execute(
-        "SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = ?", key
-    )
-    return found.fetchone() is not None
+        return draft.run_id, step_id, attempt, "step"
+    if kind == "step" and not draft.fields.get("intended", True):
+        return draft.run_id, step_id, attempt, "intent"
+    return None
+
+
+def find_rivals(connection: Connection, batch: Batch, drafts: Sequence[Draft]) -> None:
+    """Look which attempts, of those that the drafts would begin or end, the ledger holds already; all at once."""
+    rivals = [
+        rival for draft in drafts if (rival := _rival(draft)) is not None and batch.heads[draft.run_id].seq
+    ]  # fmt: skip
+    size = _RIVALS if len(rivals) > 1 else 1
+    for at in range(0, len(rivals), size):
+        part = rivals[at : at + size]
+        part += part[-1:] * (size - len(part))
+        wanted = ", ".join(["(?, ?, CAST(? AS BIGINT), ?)"] * size)
+        rows = connection.execute(_RIVAL_ROWS % wanted, [value for rival in part for value in rival])
+        batch.taken.update((row[0], row[1], row[2], row[3]) for row in rows.fetchall())
 
 
 def _count(batch: Batch, seq: int, draft: Draft) -> None:

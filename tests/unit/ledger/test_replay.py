@@ -332,3 +332,26 @@ async def test_the_minimal_record_is_accepted(ledger: ReplayLedger) -> None:
     (step,) = await ledger.get_run("r")
     assert step["timestamp"] == "2023-11-14T22:13:20.000000Z"
     assert step["principal"] is None
+
+
+async def test_of_many_attempts_at_once_those_that_are_another_s_are_refused(
+    ledger: ReplayLedger, record: MakeRecord
+) -> None:
+    over, begun = range(0, 150, 3), range(1, 150, 3)
+    await asyncio.gather(
+        *(ledger.write(record(number, step_id=f"s{number}")) for number in over),
+        *(ledger.write_intent(Intent(run_id="run-1", step_id=f"s{number}", node_id="n")) for number in begun),
+    )
+    intents = await asyncio.gather(
+        *(ledger.write_intent(Intent(run_id="run-1", step_id=f"s{number}", node_id="n")) for number in over),
+        return_exceptions=True,
+    )
+    refused = await asyncio.gather(
+        *(ledger.write(record(number, step_id=f"s{number}", intended=False)) for number in range(150)),
+        return_exceptions=True,
+    )
+    assert {type(outcome) for outcome in intents} == {LedgerConflictError}
+    for number, outcome in enumerate(refused):
+        # What is over is another record under the same key; what is begun is another's to end; the rest is free.
+        assert isinstance(outcome, LedgerConflictError) is (number in over or number in begun), (number, outcome)
+    assert (await ledger.verify_chain("run-1"))["valid"]
