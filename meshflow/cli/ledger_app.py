@@ -98,6 +98,10 @@ def verify(
     quorum: Annotated[
         int | None, typer.Option("--quorum", metavar="N", min=1, help="How many witnesses must have; without it all.")
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option("--cosigned-within", metavar="TIME", callback=text, help="How long ago at most, such as 2h."),
+    ] = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
@@ -109,5 +113,5 @@ def verify(
     from meshflow.cli.outside import Given
     from meshflow.cli.verify import verify_runs
 
-    given = Given.of(options, ledger, checkpoints or (), keys or (), anchors or (), witnesses or (), quorum)
+    given = Given.of(options, ledger, checkpoints or (), keys or (), anchors or (), witnesses or (), quorum, within)
     raise typer.Exit(verify_runs(options, ledger, run, tenant, given))

@@ -27,21 +27,25 @@ class Given:
     anchors: tuple[Anchor, ...] = ()
     witnesses: tuple[str, ...] = ()
     quorum: int | None = None
+    within_s: int | None = None
 
     @classmethod
     def of(
         cls, options: Chosen, ledger: Path | None, checkpoints: Sequence[Path], keys: Sequence[str],
-        anchors: Sequence[str], witnesses: Sequence[str], quorum: int | None,
+        anchors: Sequence[str], witnesses: Sequence[str], quorum: int | None, within: str | None,
     ) -> Self:  # fmt: skip
         """Read the files that options name."""
-        if quorum is not None and not witnesses:
-            raise typer.BadParameter("--quorum counts witnesses; name them with --witness")
+        from meshflow.ledger.retention import duration_us
+
+        if (quorum is not None or within is not None) and not witnesses:
+            raise typer.BadParameter("--quorum and --cosigned-within ask for witnesses; name them with --witness")
         return cls(
             tuple(text_of(one) for one in checkpoints),
             tuple(key for one in keys for key in keys_of(one)) or None,
             tuple(anchor for one in anchors for anchor in anchors_named(options, ledger, one)),
             tuple(key for one in witnesses for key in witnesses_of(one)),
             quorum,
+            None if within is None else duration_us(within) // 1_000_000,
         )
 
     @property
@@ -49,9 +53,9 @@ class Given:
         """Return the arguments of ``verify_chain``; none when nothing was given."""
         found = {
             "checkpoint": self.checkpoints, "keys": self.keys, "anchors": self.anchors, "witnesses": self.witnesses,
-            "quorum": self.quorum,
+            "quorum": self.quorum, "cosigned_within_s": self.within_s,
         }  # fmt: skip
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in found.items() if value not in (None, ())}
 
     @property
     def for_ledger(self) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class EvidenceCalls:
     async def verify_chain(
         self, run_id: str, *, checkpoint: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
         anchors: Sequence[Anchor] = (), witnesses: Sequence[str] = (), quorum: int | None = None,
-        tenant: str | None = None,
+        cosigned_within_s: int | None = None, tenant: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Check a run; return ``valid``, ``state``, ``steps_verified``, ``errors``, ``checked`` and ``not_checked``.
 
@@ -200,7 +200,7 @@ class EvidenceCalls:
         each error, ``held_size`` the newest checkpoint from outside.
         """
         scope = self._scope(tenant)
-        outside = await self._outside(checkpoint, anchors, witnesses, quorum)
+        outside = await self._outside(checkpoint, anchors, witnesses, quorum, cosigned_within_s)
         first, second = _keys(keys)
         result = outside.complete(await self._store.verify(run_id, scope, outside.held, first))
         return await self._by_companion(result, second)
@@ -208,13 +208,14 @@ class EvidenceCalls:
     async def verify_ledger(
         self, *, since: str | Sequence[str] | None = None, keys: Sequence[str] | None = None,
         anchors: Sequence[Anchor] = (), witnesses: Sequence[str] = (), quorum: int | None = None,
-        layers: Collection[str] = LEDGER_LAYERS, processes: int | None = None,
+        cosigned_within_s: int | None = None, layers: Collection[str] = LEDGER_LAYERS, processes: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Check every run, the log rebuilt from the entries, and every checkpoint.
 
         ``since`` are checkpoints from outside, to which those that ``anchors`` keep are added. ``witnesses`` are the
-        public keys of witnesses, of which ``quorum`` (all, unless said) must have cosigned a checkpoint: one of those
+        public keys of witnesses, of which ``quorum`` (all, unless said) must have cosigned a checkpoint, in the last
+        ``cosigned_within_s`` seconds where that is given: one of those
         given, one that an anchor keeps, or one that the ledger got back when it published. ``progress`` is called
         in the event loop with entries done and entries in all. The result has ``valid``, ``errors``, ``findings``,
         ``checked``, ``not_checked``, counts, and in ``held_size`` the newest checkpoint from outside: what came after
@@ -222,7 +223,7 @@ class EvidenceCalls:
         """
         if self._scope(None) is not None:
             raise LedgerError("a ledger open for one tenant cannot verify the whole of it; verify run by run")
-        outside = await self._outside(since, anchors, witnesses, quorum)
+        outside = await self._outside(since, anchors, witnesses, quorum, cosigned_within_s)
         loop = asyncio.get_running_loop()
 
         def report(done: int, total: int) -> None:
@@ -243,11 +244,13 @@ class EvidenceCalls:
         return result
 
     async def _outside(
-        self, given: str | Sequence[str] | None, anchors: Sequence[Anchor], witnesses: Sequence[str], quorum: int | None
-    ) -> Outside:
+        self, given: str | Sequence[str] | None, anchors: Sequence[Anchor], witnesses: Sequence[str],
+        quorum: int | None, within_s: int | None,
+    ) -> Outside:  # fmt: skip
         """Gather what is held outside, before the ledger is looked at."""
         notes = [given] if isinstance(given, str) else list(given or ())
-        wanted = Quorum(witnesses, quorum) if witnesses or quorum is not None else None
+        since_s = None if within_s is None else self._clock.now_us() // 1_000_000 - within_s
+        wanted = Quorum(witnesses, quorum, since_s) if witnesses or quorum is not None or within_s is not None else None
         if not anchors and wanted is None:
             return await gather(None, notes, (), None)
         origin = await self._store.origin()

@@ -11,10 +11,12 @@ from meshflow.ledger.format.checkpoints import Checkpoint, read_checkpoint
 from meshflow.ledger.format.cosignatures import Cosigner, cosignatures
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.notes import NoteError
+from meshflow.ledger.format.steps import timestamp
 
 if TYPE_CHECKING:
     from meshflow.ledger.anchors import Anchor
 
+_OLD = "an older copy was put back, or publishing has stopped: not enough witnesses have cosigned since"
 MOST_COMPARED = 10_000
 """Checkpoints of one anchor that are compared; of more, as many spread evenly with the first and last among them."""
 
@@ -30,10 +32,14 @@ class Held(NamedTuple):
 class Quorum:
     """Witnesses, and how many of them must have cosigned a checkpoint.
 
-    A witness with keys of several algorithms counts once, by its name.
+    A witness with keys of several algorithms counts once, by its name. With ``since_s``, in seconds since 1970, enough
+    of them must have done so since then: an old copy of a ledger brings its old cosignatures with it.
     """
 
-    def __init__(self, witnesses: Iterable[str | Cosigner], needed: int | None = None) -> None:
+    def __init__(
+        self, witnesses: Iterable[str | Cosigner], needed: int | None = None, since_s: int | None = None
+    ) -> None:
+        self.since_s = since_s
         keys = [key if isinstance(key, Cosigner) else Cosigner.parse(key) for key in witnesses]
         self.keys = list(dict.fromkeys(keys))
         names = {key.name for key in self.keys}
@@ -122,6 +128,9 @@ def _count(found: Outside, origin: str | None, quorum: Quorum, notes: Sequence[s
     }
     if newest is None:
         found.findings.append(Finding("witness", _too_few(quorum, times)))
+    elif quorum.since_s is not None and sum(at_s >= quorum.since_s for at_s in times[newest].values()) < quorum.needed:
+        latest = timestamp(max(times[newest].values()) * 1_000_000)
+        found.findings.append(Finding("witness", f"{_OLD} {timestamp(quorum.since_s * 1_000_000)}, but at {latest}"))
     found.held += [
         Held(note, "witness", f"a checkpoint that {' and '.join(sorted(times[checkpoint]))} cosigned")
         for checkpoint, note in example.items()

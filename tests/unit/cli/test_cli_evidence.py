@@ -94,7 +94,8 @@ def test_a_proof_of_an_extension_is_checked_without_a_ledger(shell: Shell, ledge
     [
         ("prove",), ("prove", "desk"), ("prove", "desk", "pay", "--seq", "1"), ("prove", "desk", "--since", "x"),
         ("prove", "--check", "meshflow_runs.db", "--key", "k"), ("prove", "--check", "held"),
-        ("verify", "--quorum", "2"), ("verify", "--witness", "nobody"), ("verify", "--anchor", "s3:bucket"),
+        ("verify", "--quorum", "2"), ("verify", "--cosigned-within", "2h"),
+        ("verify", "--witness", "nobody"), ("verify", "--anchor", "s3:bucket"),
         ("verify", "--key", "nobody"),
     ],
 )  # fmt: skip
@@ -160,6 +161,10 @@ def test_witnesses_are_counted(shell: Shell, ledger: Path) -> None:
     assert shell(*words).document["valid"] is False
     assert shell(*words, "--quorum", "1").document["whole"]["witness"]["of"] == 2
     assert shell(*words, "--quorum", "3").code == 4
+    old = shell(*words, "--quorum", "1", "--cosigned-within", "7d")
+    assert (old.code, "cosigned since" in str(old.document["whole"]["errors"])) == (1, True)
+    assert shell(*words, "--quorum", "1", "--cosigned-within", "2000w").code == 0
+    assert shell(*words, "--cosigned-within", "soon").code == 4
 
 
 def test_the_doctor_finds_a_sound_ledger_sound(shell: Shell, ledger: Path) -> None:

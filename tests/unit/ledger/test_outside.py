@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from forgery import Forger
 from witnesses import anchor_at, keys_of, witness
 
+from meshflow.clock import ManualClock
 from meshflow.errors import LedgerError
 from meshflow.ledger import ReplayLedger
 from meshflow.ledger.anchoring import compare_by
@@ -152,8 +154,16 @@ async def test_an_old_backup_is_found_by_asking_the_witness_and_by_nothing_that_
     shutil.copy(f"{path}.key", f"{backup}.key")
     await write(ledger, 4)
     await ledger.anchor(anchor_at(servers[0]))
+    later = ManualClock(int((time.time() + 3 * 3_600) * 1_000_000))
+    async with ReplayLedger(backup, clock=later) as old:
+        young: dict[str, Any] = {"witnesses": keys_of(servers[0]), "cosigned_within_s": 7_200}
+        assert (await old.verify_ledger(**young | {"cosigned_within_s": 20_000}))["valid"]
+        for result in (await old.verify_ledger(**young), await old.verify_chain("run-1", **young)):
+            assert (result["valid"], layers(result)) == (False, {"witness"})
+            assert "not enough witnesses have cosigned since" in result["errors"][0]
     async with ReplayLedger(backup) as old:
         assert (await old.verify_ledger(witnesses=keys_of(servers[0])))["valid"]
+        assert (await old.verify_ledger(**young))["valid"]
         result = await old.verify_ledger(witnesses=keys_of(servers[0]), anchors=[anchor_at(servers[0])])
         assert (result["valid"], layers(result)) == (False, {"anchor", "witness"})
         assert "entries have been cut off, or an older copy" in result["errors"][0]
