@@ -52,8 +52,8 @@ class LoopThread:
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if thread is not threading.current_thread():  # which a garbage collection may be on
+            thread.join()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -62,6 +62,13 @@ class LoopThread:
                 self._pid = os.getpid()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="meshflow-loop", daemon=True)
+                self._thread = threading.Thread(target=_run, args=(self._loop,), name="meshflow-loop", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

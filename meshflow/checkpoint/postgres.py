@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +44,7 @@ class PostgresCheckpoints:
         self._url, self._schema = _address(url)
         self._pool_size = pool_size
         self._loop = LoopThread()
+        self._pid = os.getpid()
         self._opening: asyncio.Lock | None = None
         self._pool: Any = None
 
@@ -118,6 +120,8 @@ class PostgresCheckpoints:
         self._loop.stop()
 
     async def _opened(self) -> Any:
+        if self._pid != os.getpid():  # a fork takes connections along that are its parent's
+            self._pool, self._opening, self._pid = None, None, os.getpid()
         if self._pool is None:
             self._opening = self._opening or asyncio.Lock()
             async with self._opening:

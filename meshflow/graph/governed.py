@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from meshflow.errors import ContractError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.graph.copying import copied
 from meshflow.graph.errors import (
@@ -19,11 +17,12 @@ from meshflow.graph.errors import (
     NodeStoppedError,
     ParentCommand,
 )
+from meshflow.graph.handlers import as_given, handler_of, noting, plain_of, state_of
 from meshflow.graph.markers import Interrupt
-from meshflow.graph.provenance import Provenance, join, labels_from_plain, labels_to_plain
+from meshflow.graph.provenance import Provenance, labels_from_plain, labels_to_plain
 from meshflow.graph.shape import Shape, released_output
 from meshflow.record import RuntimeOutcome, Status
-from meshflow.step import Metered, NodeInput
+from meshflow.step import NodeInput
 
 if TYPE_CHECKING:
     from meshflow.graph.host import Host
@@ -54,7 +53,7 @@ class Governor:
         """Learn whose run it is before anything is read for it. One that the kernel denies is recorded, and raised."""
         tenant = await self.runtime.tenant_of(self._template)
         if tenant is None:
-            step = replace(self._template, kind="subgraph", step_id=f"begin-{run.anchor}", handler=_as_given)
+            step = replace(self._template, kind="subgraph", step_id=f"begin-{run.anchor}", handler=as_given)
             outcome = await self.runtime.run(step)
             if not outcome.ok:
                 raise NodeDeniedError(run.graph.name, outcome)
@@ -70,7 +69,7 @@ class Governor:
     async def node(self, task: Task, host: Host) -> Any:
         """Run a node and return what it returned, as far as it was released."""
         node = task.node
-        given = _state_of(task)
+        given = state_of(task)
         if node.is_graph:
             entered = task.saved.get("entered")
             if entered is None:
@@ -84,7 +83,7 @@ class Governor:
             if found is not None:
                 kind, value = found[0]
                 return released_output(kind, await self._run(task, node, given, Shape(kind), host, cached=[value]))
-        shape = Shape(task.saved.get("shape", "plain"))
+        shape = Shape(*task.saved.get("shape", ("plain", False)))
         released = await self._run(task, node, given, shape, host)
         if shape.kind == "asks":
             raise GraphInterrupt(*(Interrupt(value, asked) for asked, value in released["interrupts"]))
@@ -116,9 +115,9 @@ class Governor:
             def handler(plain: Any) -> Any:  # type: ignore[misc]
                 return shape.router_result(router.function(make(plain), **task.injected(router.wants)))
 
-        plain = _plain(given, router.schema.keys)
+        plain = plain_of(given, router.schema.keys)
         which = f"@{router.name}"
-        outcome = await self._outcome(task, replace(step, input=plain, handler=_noting(shape, handler)), which)
+        outcome = await self._outcome(task, replace(step, input=plain, handler=noting(shape, handler)), which)
         if not outcome.ok:
             raise self._stop(task, name, outcome, shape, which)
         return _read(name, "answers", outcome.output)
@@ -134,7 +133,7 @@ class Governor:
             action="update_state",
             input=values,
             labels=self.provenance.everything(),
-            handler=_as_given,
+            handler=as_given,
         )
         outcome = await self.runtime.run(step)
         if not outcome.ok:
@@ -159,7 +158,7 @@ class Governor:
             node_id=node.name,
             step_id=task.step_id,
             input=given,
-            handler=_noting(shape, _handler(task, shape, kind, cached)),
+            handler=noting(shape, handler_of(task, shape, kind, cached)),
             labels=self._reading(task),
             timeout_ms=int(node.timeout_s * 1_000) if node.timeout_s is not None else None,
             metadata={**self._template.metadata, **node.metadata, "superstep": task.run.step + 1},
@@ -169,13 +168,14 @@ class Governor:
             outcome = await self._outcome(task, step, "")
             if outcome.ok:
                 self._note_labels(task, outcome)
-                return outcome.output
+                return _told(task, shape, outcome.output)
             policy = next((one for one in node.retry if shape.error is not None and one.covers(shape.error)), None)
             tries = task.saved["tries"]
             if outcome.status is not Status.FAILED or policy is None or tries >= policy.max_attempts:
                 raise self._stop(task, node.name, outcome, shape, "")
             await host.sleep(policy.wait_s(tries))
             task.asked, shape.error = 0, None
+            task.held.clear()
 
     async def _outcome(self, task: Task, step: NodeInput, which: str) -> RuntimeOutcome:
         """Hand a step in under the number that its try has, or as one that a person has decided on."""
@@ -184,12 +184,14 @@ class Governor:
             step = replace(step, resume=True)
         else:
             number = task.saved.get(f"attempt{which}", 0) + 1
-            if task.resuming and number == 1:
+            if task.resuming and not task.saved.get(f"tries{which}"):
+                # What was kept does not know of a try that was under way when its process ended; the ledger does.
                 number = await self.runtime.next_attempt(self.settings.run_id, str(step.step_id))
+                if number > 1 and step.idempotent is False:
+                    await self._ask_again(task, step, number)
             task.saved[f"attempt{which}"] = task.attempt = number
             step = replace(step, attempt=number)
-        if not which:
-            task.saved["tries"] = task.saved.get("tries", 0) + 1
+        task.saved[f"tries{which}"] = task.saved.get(f"tries{which}", 0) + 1
         outcome = await self.runtime.run(step)
         if outcome.status is Status.PAUSED:
             task.saved[waiting] = outcome.approval_id or task.saved.get(waiting)
@@ -204,6 +206,22 @@ class Governor:
             )
         return outcome
 
+    async def _ask_again(self, task: Task, step: NodeInput, number: int) -> None:
+        """Ask a person before a step runs again that may have run already and must not run twice."""
+        if not await self.runtime.may_have_run(self.settings.run_id, str(step.step_id)):
+            return
+        asked = hashlib.sha256(f"{task.id}:again:{number}".encode()).hexdigest()[:32]
+        found, answer = task.run.answers.take(asked)
+        if not found:
+            question = "it was under way when its process ended, and is not idempotent; run it again?"
+            raise GraphInterrupt(
+                Interrupt({"node": step.node_id, "step_id": step.step_id, "question": question}, asked)
+            )
+        if answer is not True:
+            raise GraphError(
+                f"node {step.node_id!r} does not run again: the answer was {answer!r}, and only True lets it"
+            )
+
     def _stop(self, task: Task, name: str, outcome: RuntimeOutcome, shape: Shape, which: str) -> BaseException:
         """Return what to raise for a step that did not complete."""
         if isinstance(shape.error, NodeStoppedError):
@@ -213,7 +231,7 @@ class Governor:
         if outcome.status is Status.PAUSED:
             if task.run.saver is None:
                 return NodePausedError(name, outcome)
-            task.saved["shape"] = shape.kind
+            task.saved["shape"] = [shape.kind, shape.has_events]
             approval_id = task.saved[f"approval{which}"]
             asked = {"approval_id": approval_id, "node": name, "code": outcome.code, "reason": outcome.reason}
             return GraphInterrupt(Interrupt(asked, str(approval_id)))
@@ -237,92 +255,16 @@ class Governor:
             task.saved["labels"] = labels_to_plain(labels)
 
 
-def _handler(task: Task, shape: Shape, kind: str, cached: Any) -> Any:
-    """Return what stage 12 runs: the node's function on the input as the gates left it."""
-    node = task.node
-    if kind == "subgraph":
-        return _as_given
-    if cached is not None:
-        return lambda _: copied(cached[0])
-
-    def make(plain: Any) -> Any:
-        return node.schema.make(**plain) if node.schema.make is not None and task.index is None else plain
-
-    def ended(value: Any) -> Any:
-        plain = shape.node_result(task, value)
-        inner = labels_from_plain(task.saved.pop("inner", None))
-        if inner is None:
-            return plain
-        if isinstance(plain, Metered):
-            return replace(plain, labels=inner if plain.labels is None else join(plain.labels, inner))
-        return Metered(plain, labels=inner)
-
-    if node.is_async:
-
-        async def awaiting(plain: Any) -> Any:
-            try:
-                return ended(await node.function(make(plain), **task.injected(node.wants)))
-            except GraphInterrupt as stop:
-                return shape.questions(stop)
-            except ParentCommand as from_below:
-                return ended(replace(from_below.command, graph=None))
-
-        return awaiting
-
-    def calling(plain: Any) -> Any:
-        try:
-            value = node.function(make(plain), **task.injected(node.wants))
-            if asyncio.iscoroutine(value):
-                value.close()
-                raise ContractError(f"node {node.name!r} is no coroutine function, and returned a coroutine")
-            return ended(value)
-        except GraphInterrupt as stop:
-            return shape.questions(stop)
-        except ParentCommand as from_below:
-            return ended(replace(from_below.command, graph=None))
-
-    return calling
-
-
-def _noting(shape: Shape, handler: Any) -> Any:
-    """Return the handler so that what it raises is noted: the kernel tells of it in words only."""
-    if asyncio.iscoroutinefunction(handler):
-
-        async def awaiting(plain: Any) -> Any:
-            try:
-                return await handler(plain)
-            except Exception as error:
-                shape.error = error
-                raise
-
-        return awaiting
-
-    def calling(plain: Any) -> Any:
-        try:
-            return handler(plain)
-        except Exception as error:
-            shape.error = error
-            raise
-
-    return calling
-
-
-async def _as_given(given: Any) -> Any:
-    return given
-
-
-def _state_of(task: Task) -> Any:
-    """Return a node's input as plain values, its own unless it runs alone."""
-    own = not task.alone or bool(task.node.retry)
-    if task.index is not None:
-        return copied(task.arg) if own else task.arg
-    values = task.run.values
-    given = {key: values[key] for key in task.node.schema.keys if key in values}
-    return copied(given) if own else given
-
-
-def _plain(given: Any, keys: Any) -> Any:
-    return dict(given.items()) if isinstance(given, Mapping) else {key: getattr(given, key) for key in keys}
+def _told(task: Task, shape: Shape, released: Any) -> Any:
+    """Emit the events that were released with a node's result, and return the result."""
+    if not shape.has_events:
+        return released
+    try:
+        events, result = released["events"], released["result"]
+    except (TypeError, KeyError) as error:
+        raise GraphError(f"what node {task.node.name!r} told its writer was replaced on its way: {error}") from error
+    task.emit_released(events)
+    return result
 
 
 def _read(node: str, kind: str, released: Any) -> Any:

@@ -163,7 +163,7 @@ class Saver:
                 self._written.add(task_id)
             elif record is not None:
                 task.answers = list(record["answers"])
-                task.saved = dict(record["saved"])
+                task.saved = {name: one for name, one in record["saved"].items() if not name.startswith("tries")}
                 if record["output"] is not None:
                     task.output, task.routed = _output(record["output"]), record["routed"]
             task.answers = self.prefilled.get((task.node.name, task.index), task.answers)

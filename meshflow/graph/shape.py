@@ -22,10 +22,11 @@ class Shape:
     around. ``asks``: questions of ``interrupt``. ``answers``: what a router answered.
     """
 
-    __slots__ = ("error", "kind")
+    __slots__ = ("error", "has_events", "kind")
 
-    def __init__(self, kind: str = "plain") -> None:
+    def __init__(self, kind: str = "plain", has_events: bool = False) -> None:
         self.kind = kind
+        self.has_events = has_events
         self.error: Exception | None = None
 
     def node_result(self, task: Task, value: Any) -> Any:
@@ -43,6 +44,13 @@ class Shape:
             return _command_to_plain(up.command)
         self.kind = "output"
         return output_to_plain(output)
+
+    def with_events(self, plain: Any, events: list[Any]) -> Any:
+        """Return a result together with what the node has told its writer, so that the stages see both."""
+        if isinstance(plain, Metered):
+            return replace(plain, value=self.with_events(plain.value, events))
+        self.has_events = bool(events)
+        return {"result": plain, "events": list(events)} if events else plain
 
     def questions(self, stop: GraphInterrupt) -> Any:
         """Return the questions that a node stopped with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ class Task:
     """One run of one node, for the state (``index`` None) or for a Send's own argument."""
 
     __slots__ = (
-        "alone", "answers", "arg", "asked", "attempt", "error", "index", "interrupts", "node", "output",
+        "alone", "answers", "arg", "asked", "attempt", "error", "held", "index", "interrupts", "node", "output",
         "parent_command", "resuming", "routed", "run", "saved", "stopped", "subgraphs",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Task:
         self.answers: list[Any] = []
         self.resuming = False
         self.stopped = False
+        self.held: list[Any] = []
         self.saved: dict[str, Any] = {}
         self.subgraphs = 0
 
@@ -219,10 +220,19 @@ class Task:
         )
 
     def write(self, data: Any) -> None:
-        """Emit a custom event."""
+        """Emit a custom event; one of a governed node waits until the kernel has released the node's step."""
+        run = self.run
+        if run.governor is not None:
+            self.held.append(data)
+        elif "custom" in run.sink.modes:
+            run.sink.emit(run.namespace, "custom", data)
+
+    def emit_released(self, events: Sequence[Any]) -> None:
+        """Emit events as the kernel has released them."""
         run = self.run
         if "custom" in run.sink.modes:
-            run.sink.emit(run.namespace, "custom", data)
+            for event in events:
+                run.sink.emit(run.namespace, "custom", event)
 
     async def _route(self, host: Host) -> None:
         run, node, output = self.run, self.node, self.output

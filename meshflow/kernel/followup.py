@@ -38,6 +38,15 @@ def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:
     return TaintLabels(Origin[record.origin.upper()], Confidentiality[record.confidentiality.upper()])
 
 
+async def may_have_run(core: Core, run_id: str, step_id: str) -> bool:
+    """Return whether an attempt at a step began and has no outcome on record; False without a ledger to ask."""
+    for binding in core.base.audit:
+        ask_ledger = getattr(getattr(binding.provider.plugin, "ledger", None), "unfinished", None)
+        if callable(ask_ledger):
+            return any(intent["step_id"] == step_id for intent in await ask_ledger(run_id))
+    return False
+
+
 async def next_attempt(core: Core, run_id: str, step_id: str) -> int:
     """Return the number for the next try of a step, by what the ledger behind stage 14 holds; 1 without a ledger."""
     for binding in core.base.audit:

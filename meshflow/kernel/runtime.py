@@ -133,6 +133,10 @@ class StepRuntime:
         """Return the labels of what a step put out, for the steps that will read it."""
         return followup.labels_of(self._core, outcome)
 
+    async def may_have_run(self, run_id: str, step_id: str) -> bool:
+        """Return whether an attempt at a step began whose end nobody has recorded."""
+        return await followup.may_have_run(self._core, run_id, step_id)
+
     async def next_attempt(self, run_id: str, step_id: str) -> int:
         """Return the number for the next try of a step, by what is on record."""
         return await followup.next_attempt(self._core, run_id, step_id)

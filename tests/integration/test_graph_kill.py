@@ -9,15 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from meshflow import ReplayLedger
+
 PROGRAM = """
 import sys, time
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from meshflow import END, START, Send, StateGraph, add
+from meshflow import END, START, ReplayLedger, Send, StateGraph, StepRuntime, add
 from meshflow.checkpoint.sqlite import SqliteCheckpoints
 
-folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
+folder, resume, governed = Path(sys.argv[1]), sys.argv[2] == "resume", sys.argv[3] == "governed"
+runtime = StepRuntime(ledger=ReplayLedger(folder / "ledger.db")) if governed else None
 
 
 class State(TypedDict):
@@ -60,7 +65,7 @@ graph = (
     .add_edge(START, "begin")
     .add_conditional_edges("begin", spread, ["slow", "quick"])
     .add_conditional_edges("slow", lambda state: END if state["round"] == 3 else "begin", ["begin", END])
-    .compile(SqliteCheckpoints(folder / "checkpoints.db"))
+    .compile(SqliteCheckpoints(folder / "checkpoints.db"), runtime=runtime)
 )
 if not resume:
     graph.invoke({"round": 0}, thread_id="t")
@@ -69,21 +74,22 @@ else:
 """
 
 
-def test_run_killed_between_supersteps_and_within_one_goes_on_in_another_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bare", "governed"])
+async def test_run_killed_within_a_superstep_goes_on_in_another_process(tmp_path: Path, kind: str) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    process = subprocess.Popen([sys.executable, program, tmp_path, "begin"])
+    process = subprocess.Popen([sys.executable, program, tmp_path, "begin", kind])
     journal = tmp_path / "journal"
     deadline = time.monotonic() + 30
     while not _killable(journal):
         assert time.monotonic() < deadline, journal.read_text() if journal.exists() else "it never began"
         assert process.poll() is None
         time.sleep(0.02)
-    time.sleep(0.3)  # what the quick ones did is on disk by now
+    time.sleep(0.5)  # what the quick ones did is on disk by now
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done = subprocess.run(
-        [sys.executable, program, tmp_path, "resume"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, program, tmp_path, "resume", kind], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == str(
         [
@@ -97,6 +103,12 @@ def test_run_killed_between_supersteps_and_within_one_goes_on_in_another_process
     assert sorted(finished) == sorted(set(finished)), "something that had finished ran again"
     assert lines.count("slow begins 2") == 2, "what was under way runs again, and it alone"
     assert lines.count("slow begins 1") == lines.count("slow begins 3") == 1
+    if kind == "governed":
+        async with ReplayLedger(tmp_path / "ledger.db") as ledger:
+            slow = [(one["attempt"], one["verdict"]) for one in await ledger.get_run("t") if one["node_id"] == "slow"]
+            assert slow == [(1, "commit"), (2, "commit"), (1, "commit")]
+            assert [one["attempt"] for one in await ledger.unfinished("t")] == [1]
+            assert (await ledger.verify_chain("t"))["valid"]
 
 
 def _killable(journal: Path) -> bool:

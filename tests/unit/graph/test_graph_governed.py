@@ -14,6 +14,7 @@ from meshflow.checkpoint.memory import MemoryCheckpoints
 from meshflow.facts import Confidentiality, Origin, Principal, TaintLabels, TenantScope
 from meshflow.graph.builder import StateGraph
 from meshflow.graph.errors import (
+    GraphError,
     InvalidRunError,
     NodeDeniedError,
     NodeFailedError,
@@ -503,3 +504,60 @@ async def test_bare_step_and_node_see_the_same_idempotency_key(runtime: StepRunt
     await StateGraph(State).add_node("a", noting).add_edge(START, "a").compile(runtime=runtime).ainvoke({})
     assert keys[0] == keys[1]
     assert (await runtime.run(NodeInput(node_id="x", handler=lambda _: 1))).ok
+
+
+async def test_what_a_governed_node_tells_its_writer_is_released_with_its_result(
+    runtime: StepRuntime, ledger: ReplayLedger
+) -> None:
+    def telling(state: State, writer: Any) -> Any:
+        writer({"note": "card 4111 1111 1111 1111"})
+        writer("second")
+        return Command(update={"log": ["a"]})
+
+    graph = StateGraph(State).add_node("a", telling).add_node("forbidden", telling).add_edge(START, "a")
+    compiled = graph.add_edge("a", "forbidden").compile(runtime=runtime)
+    stream = compiled.astream({}, stream_mode=["custom", "updates"], run_id="r")
+    assert [await anext(stream) for _ in range(3)] == [
+        ("custom", {"note": "card <CREDIT_CARD>"}),
+        ("custom", "second"),
+        ("updates", {"a": {"log": ["a"]}}),
+    ]
+    with pytest.raises(NodeDeniedError):
+        await anext(stream)
+    assert "4111" not in await ledger.export_run("r")
+
+
+async def test_node_that_must_not_run_twice_asks_before_it_runs_after_a_crash(
+    runtime: StepRuntime, ledger: ReplayLedger, store: Any
+) -> None:
+    ran: list[str] = []
+    begun = asyncio.Event()
+
+    async def paying(state: State) -> dict[str, Any]:
+        ran.append("paying")
+        if len(ran) == 1:
+            begun.set()
+            await asyncio.sleep(30)
+        return {"log": ["paid"]}
+
+    graph = StateGraph(State).add_node("pay", paying, idempotent=False, risk="internal").add_edge(START, "pay")
+    compiled = graph.compile(store, runtime=runtime)
+    task = asyncio.create_task(compiled.ainvoke({}, thread_id="t"))
+    await begun.wait()
+
+    async def unrecorded(record: Any) -> None:
+        raise OSError("the machine is gone")
+
+    ledger_write, ledger.write = ledger.write, unrecorded  # type: ignore[method-assign]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ledger.write = ledger_write  # type: ignore[method-assign]
+
+    (asked,) = (await compiled.ainvoke(None, thread_id="t"))["__interrupt__"]
+    assert "run it again?" in asked.value["question"]
+    with pytest.raises(GraphError, match="only True"):
+        await compiled.ainvoke(Command(resume="maybe"), thread_id="t")
+    assert ran == ["paying"]
+    await compiled.aupdate_state(None, {"log": ["mended by hand"]}, as_node="pay", thread_id="t")
+    assert (await compiled.aget_state(thread_id="t")).next == ()
