@@ -58,7 +58,8 @@ def report_profile(options: Chosen, asked: ReportRequest) -> ExitCode:
             )  # fmt: skip
         return shown(ledger), found
 
-    name, report = with_ledger(options, asked.ledger, read)
+    # As for writing: payloads that are encrypted can be read with the configured key alone.
+    name, report = with_ledger(options, asked.ledger, read, writing=True)
     report = {**report, "ledger": {"path": name, **report["ledger"]}}
     _write_files(asked, report)
     if options.as_json:

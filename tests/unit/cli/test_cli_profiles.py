@@ -133,6 +133,28 @@ def test_a_report_takes_the_settings_of_the_active_profile(shell: Shell, ledger:
     assert access["status"] == "not_exercised"
 
 
+def test_an_encrypted_ledger_is_reported_of_with_the_configured_key(shell: Shell) -> None:
+    import asyncio
+    import base64
+
+    from meshflow import NodeInput, StepRuntime
+
+    key = shell.write("wrapping.key", base64.b64encode(bytes(range(32))).decode())
+    key.chmod(0o600)
+    shell.write("meshflow.yaml", "ledger: {path: kept/runs.db, encrypt: run, key_encryption_key: wrapping.key}\n")
+    (shell.folder / "kept").mkdir()
+
+    async def act() -> None:
+        async with StepRuntime(config="meshflow.yaml") as runtime:
+            assert (await runtime.run(NodeInput(node_id="n", input="x", handler=str.upper))).ok
+
+    asyncio.run(act())
+    for arguments in ((), ("--ledger", "kept/runs.db")):
+        document = shell("report", "gdpr", *arguments, "--json").document
+        (identity,) = (one for one in document["controls"] if one["id"] == "GDPR Art. 32(1)(b)")
+        assert (identity["status"], identity["counts"]["undecidable"]) == ("violated", 0)
+
+
 def test_a_report_compares_with_what_was_kept_outside(shell: Shell, ledger: Path) -> None:
     from meshflow import ReplayLedger
 
