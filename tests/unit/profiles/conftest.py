@@ -154,7 +154,10 @@ _KILLED = """
 import json, os, sys
 from meshflow import NodeInput, StepRuntime
 
-runtime = StepRuntime(config={"ledger": {"path": sys.argv[1]}, "tools": {"approval_from": "never"}})
+# Without what takes long to import.
+stages = {"sensitive_data_scan": {"mode": "disabled"}, "output_guardrails": "guardrails"}
+config = {"ledger": {"path": sys.argv[1]}, "tools": {"approval_from": "never"}, "stages": stages}
+runtime = StepRuntime(config=config)
 runtime.run_sync(NodeInput(handler=lambda value: os._exit(9), risk="external_io", **json.loads(sys.argv[2])))
 """
 

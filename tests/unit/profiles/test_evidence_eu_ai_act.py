@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import World
 
@@ -41,6 +43,7 @@ async def test_what_a_person_or_the_rules_refuse_violates_nothing(world: World, 
     assert "violated" not in judged.states(await world.report("eu-ai-act", settings=SETTINGS)).values()
 
 
+@pytest.mark.slow
 async def test_each_control_is_violated_by_steps_that_the_profile_would_have_stopped(
     world: World, judged: Any, violations: Any
 ) -> None:

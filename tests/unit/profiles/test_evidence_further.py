@@ -45,6 +45,7 @@ async def test_soc2_is_satisfied_by_steps_under_the_profile(world: World, judged
         assert judged.states(await world.report("soc2", now_us=later, settings=SOC2))["TSC C1.2"] == "satisfied"
 
 
+@pytest.mark.slow
 async def test_soc2_is_violated_by_steps_that_the_profile_would_have_stopped(
     world: World, judged: Any, violations: Any
 ) -> None:
@@ -101,6 +102,7 @@ async def test_the_frameworks_for_ai_are_satisfied_by_steps_under_the_profile(
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 async def test_the_frameworks_for_ai_are_violated_by_steps_that_the_profile_would_have_stopped(
     world: World, judged: Any, name: str, settings: dict[str, Any], controls: dict[str, str]
 ) -> None:

@@ -6,6 +6,8 @@ import base64
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import World
 
@@ -66,6 +68,7 @@ async def test_what_breaks_a_rule_is_refused(world: World) -> None:
             assert refused.code == "compliance_profile.denied", wrong
 
 
+@pytest.mark.slow
 async def test_each_control_is_violated_by_steps_that_the_profile_would_have_stopped(
     world: World, judged: Any, violations: Any
 ) -> None:

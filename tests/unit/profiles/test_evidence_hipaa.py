@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from meshflow import ReplayLedger
 from meshflow.profiles import find_pack
 
@@ -59,6 +61,7 @@ async def test_what_the_rules_refuse_violates_nothing(world: World, judged: Any)
     assert "violated" not in judged.states(report).values()
 
 
+@pytest.mark.slow
 async def test_each_control_is_violated_by_steps_that_the_profile_would_have_stopped(world: World, judged: Any) -> None:
     violated: dict[str, str] = {}
 
