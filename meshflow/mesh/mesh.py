@@ -60,7 +60,6 @@ class Mesh:
         _insist_on_the_switch(self.runtime)
         self._watch_objectives()
         self._agents: dict[str, Agent] = {}
-        self._nodes: dict[str, Callable[[Any], Awaitable[Any]]] = {}
         self._live = LiveRuns()
         self._quarantine_after = quarantine_after
         self._denials: Counter[tuple[str, str]] = Counter()
@@ -249,19 +248,8 @@ class Mesh:
 
         registry = given if given is not None else Registry()
         for name, agent in self._agents.items():
-            registry.agent(name, self._governed(agent))
+            registry.agent(name, agent)
         return registry
-
-    def _governed(self, agent: Agent) -> Callable[[Any], Awaitable[Any]]:
-        """Return what an agent node calls: the agent under this runtime, in the run and with the labels of its node."""
-        name = agent.name
-        if name not in self._nodes:
-
-            async def run(input: Any) -> Any:
-                return (await agent.run(input, runtime=self.runtime)).unwrap()
-
-            self._nodes[name] = run
-        return self._nodes[name]
 
     def _tell(self, kind: MeshEvent, **about: Any) -> None:
         names = ("run_id", "step_id", "agent_id", "tenant_id", "code")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from itertools import count
 from typing import Any, NamedTuple
 
 from meshflow.errors import ConfigError
+from meshflow.workflow.calls import Target, same
 from meshflow.workflow.expressions import EvaluationError
 from meshflow.workflow.plain import NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan, PlannedNode
 from meshflow.workflow.result import NodeStatus
+from meshflow.workflow.run.agents import AgentCall, is_agent, pause_in
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.schedule import Schedule, ending, waiting, worst
 from meshflow.workflow.run.steps import Call, Done, Run
-from meshflow.workflow.spec.nodes import MapNode, SubgraphNode
+from meshflow.workflow.spec.nodes import AgentNode, MapNode, SubgraphNode
 
 MAX_DEPTH = 16
+_AGENT = Target(same, "agent")
 
 
 class Undo(NamedTuple):
@@ -89,9 +94,50 @@ class Execution(Schedule):
         return plain({"method": method, **texts, "body": body}), trace.join(traces)
 
     async def _take(self, node: PlannedNode, cell: Cell, given: Plain, trace: Trace, step_id: str) -> Done:
-        ask = str(given.value["ask"]) if node.kind == "human" else None
-        call = Call(f"{self.prefix}{node.name}", step_id, self.run.target(node), given, trace, spec=node.spec, ask=ask)
-        return await self.run.take(call, cell, node.spec.runtime or self.runtime)
+        return await self._step(node, node, cell, given, trace, step_id, node.spec.runtime or self.runtime)
+
+    async def _step(
+        self, node: PlannedNode, each: PlannedNode, cell: Cell, given: Plain, trace: Trace, step_id: str,
+        runtime: str | None,
+    ) -> Done:  # fmt: skip
+        """Take a step of a node, or of what a map does for an item."""
+        name = f"{self.prefix}{node.name}"
+        if isinstance(each.spec, AgentNode):
+            agent = self.run.registry.find("agent", each.spec.agent)
+            if is_agent(agent):
+                return await self._agent(
+                    agent, Call(name, step_id, _AGENT, given, trace, spec=each.spec), cell, runtime
+                )
+        ask = str(given.value["ask"]) if each.kind == "human" else None
+        call = Call(name, step_id, self.run.target(each), given, trace, spec=each.spec, ask=ask)
+        return await self.run.take(call, cell, runtime)
+
+    async def _agent(self, agent: Any, call: Call, cell: Cell, runtime: str | None) -> Done:
+        """Run an agent; one that waits for a person goes on from its checkpoint when the run is resumed."""
+        checkpoint: Mapping[str, Any] | None = None
+        for number in count(1):
+            asked = AgentCall(agent, self.run.runtimes[runtime], checkpoint)
+            step_id = call.step_id if number == 1 else f"{call.step_id}~{number}"
+            taken = replace(call, step_id=step_id, target=replace(_AGENT, handler=asked.handler()))
+            try:
+                done = await self.run.take(taken, cell, runtime)
+            except Halt as halt:
+                raise asked.halted(halt) from None
+            finally:
+                asked.settle(self.run, cell)
+            pause = pause_in(done.value.value)
+            if done.withheld:
+                memo = await self.run.memory.recall(step_id)
+                if memo is not None and pause_in(memo.value) is not None:
+                    message = f"the checkpoint of agent {call.node_id} {done.withheld}"
+                    raise Halt(NodeStatus.FAILED, "workflow.output_unavailable", message)
+            if pause is None:
+                return done
+            if asked.ended is not None:  # it has just paused; what was recalled may have been decided meanwhile
+                reason = f"agent {call.node_id} waits for a person"
+                raise Halt(NodeStatus.PAUSED, asked.ended.code or "approval.asked", reason, tuple(pause["approvals"]))
+            checkpoint = pause["checkpoint"]
+        raise AssertionError("counting does not end")
 
     async def _subgraph(self, node: PlannedNode, spec: SubgraphNode, cell: Cell) -> Done:
         given, trace = self._input(node)
@@ -179,11 +225,7 @@ class Execution(Schedule):
         try:
             if isinstance(each.spec, SubgraphNode):
                 return await self._inner(each, each.spec, own, given, trace, step_id, runtime)
-            ask = str(given.value["ask"]) if each.kind == "human" else None
-            call = Call(
-                f"{self.prefix}{node.name}", step_id, self.run.target(each), given, trace, spec=each.spec, ask=ask
-            )
-            return await self.run.take(call, own, runtime)
+            return await self._step(node, each, own, given, trace, step_id, runtime)
         finally:
             cell.step_ids += own.step_ids
             cell.attempts += own.attempts

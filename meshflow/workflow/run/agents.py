@@ -1,0 +1,92 @@
+"""An agent as a node: a governed step around its run, whose model and tool calls are governed steps of their own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meshflow.errors import ConfigError
+from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.step import Metered, current_step
+from meshflow.workflow.result import NodeStatus
+from meshflow.workflow.run.board import Cell, Halt
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+    from meshflow.workflow.run.steps import Run
+
+_PAUSED = "meshflow:agent_paused"
+_WORST = TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
+
+
+def is_agent(thing: Any) -> bool:
+    """Say whether something is a meshflow Agent, or has the methods of one that are used here."""
+    return all(inspect.iscoroutinefunction(getattr(thing, name, None)) for name in ("run", "resume"))
+
+
+def pause_in(value: Any) -> Mapping[str, Any] | None:
+    """Return the checkpoint and the approvals that an agent's step put out in place of an answer, if it did."""
+    found = value.get(_PAUSED) if isinstance(value, Mapping) and len(value) == 1 else None
+    return found if isinstance(found, Mapping) else None
+
+
+@dataclass(slots=True)
+class AgentCall:
+    """What an agent node's step runs: the agent from its beginning, or from a checkpoint."""
+
+    agent: Any
+    runtime: StepRuntime
+    checkpoint: Mapping[str, Any] | None = None
+    ended: Any = field(default=None, init=False)
+
+    def handler(self) -> Callable[[Any], Awaitable[Any]]:
+        """Return the step's handler. Steps of the agent belong to the run of the step around them."""
+
+        async def ask(prompt: Any) -> Any:
+            step = current_step()
+            if step is None:
+                raise ConfigError("an agent node runs as a step")
+            given: dict[str, Any] = {"runtime": self.runtime}
+            if self.checkpoint is None:
+                self.ended = await self.agent.run(prompt, **given)
+            else:
+                credential, tenant = step.step.credential, step.step.tenant
+                self.ended = await self.agent.resume(self.checkpoint, credential=credential, tenant=tenant, **given)
+            labels = _labels(self.runtime, step.tenant_id or "", self.ended)
+            if self.ended.status.value == "paused":
+                kept = {_PAUSED: {"checkpoint": self.ended.checkpoint, "approvals": list(self.ended.approvals)}}
+                return Metered(kept, cost_usd=0, labels=labels)
+            # What it cost was spent, and recorded, by its own steps.
+            return Metered(self.ended.unwrap(), cost_usd=0, labels=labels)
+
+        return ask
+
+    def settle(self, run: Run, cell: Cell) -> None:
+        """Add what the agent's own steps cost."""
+        if self.ended is not None:
+            micro_usd = round(self.ended.cost_usd * 1_000_000)
+            cell.cost_micro_usd += micro_usd
+            cell.tokens += self.ended.tokens
+            run.cost_micro_usd += micro_usd
+            run.tokens += self.ended.tokens
+
+    def halted(self, halt: Halt) -> Halt:
+        """Return how the node ended: as the agent did, where the agent was denied."""
+        if self.ended is not None and self.ended.status.value == "denied":
+            return Halt(NodeStatus.DENIED, self.ended.code, self.ended.reason)
+        return halt
+
+
+def _labels(runtime: StepRuntime, tenant: str, result: Any) -> TaintLabels | None:
+    """Return the labels of all that the agent's steps put out: its answer may hold any of it."""
+    labels: TaintLabels | None = None
+    for choice in runtime.stages():
+        for slot in choice.slots if choice.stage.name == "taint_propagation" else ():
+            labels_of = getattr(slot.provider.plugin, "labels_of", None)
+            for step in result.steps:
+                found = labels_of(tenant, result.run_id, step.step_id) if callable(labels_of) else _WORST
+                if found is not None:
+                    labels = found if labels is None else labels.join(found)
+    return labels
