@@ -20,7 +20,8 @@ from meshflow.step import Purpose, StepState
 class Explanation:
     """The answers of stages 1 to 11, all of them, and how the step would end before it runs.
 
-    ``status`` is COMPLETED where nothing stands in the way up to execution. ``input`` is redacted.
+    ``status`` is COMPLETED where nothing stands in the way up to execution. ``input`` is redacted. ``tenant_id`` is
+    that of stage 2, None where it has not said.
     """
 
     status: Status
@@ -30,6 +31,7 @@ class Explanation:
     input: Any
     facts: Mapping[str, str]
     fingerprint: str
+    tenant_id: str | None = None
 
 
 async def explain(core: Core, state: StepState) -> Explanation:
@@ -58,6 +60,7 @@ async def explain(core: Core, state: StepState) -> Explanation:
         kept.fields["input"],
         {name: _fact_text(fact) for name, fact in state.facts.items() if name != "identity_verification"},
         state.fingerprint,
+        passage.context.tenant_id,
     )
 
 

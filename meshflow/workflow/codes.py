@@ -8,6 +8,7 @@ CODES: dict[str, str] = {
     "workflow.condition_error": "The condition of an edge has no value for the data it was given; it is never false.",
     "workflow.expression_error": "An expression in an input, in over, in set or in output has no value.",
     "workflow.expression_too_costly": "An expression would do too much work on the data that it was given.",
+    "workflow.invalid_input": "What a subgraph is given does not match its JSON Schema.",
     "workflow.loop_limit": "An edge that leads back was taken as often as it may be, and would be taken again.",
     "workflow.max_items": "The list of a map is longer than max_items; none of its items was run.",
     "workflow.max_steps": "The run has taken as many steps as limits.max_steps allows.",

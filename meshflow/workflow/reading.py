@@ -52,6 +52,8 @@ class Reader:
         if not document.nodes:
             self.problems.append(Problem((*root, "nodes"), "is empty; a workflow has one node at least"))
             return None
+        if depth and document.limits is not None:
+            self.problems.append(Problem((*root, "limits"), "hold for a whole run; set them at the top of the file"))
         nodes = {name: self._named(name, node, root, depth) for name, node in document.nodes.items()}
         for name in document.state or {}:
             self._check_name("state variable", name, (*root, "state", name))

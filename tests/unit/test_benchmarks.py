@@ -28,6 +28,8 @@ ROWS = (
     "graph: superstep of the counter",
     "graph: superstep with 10,000 elements in the state: CPU",
     "graph: governed node, default runtime, ledger on disk: CPU",
+    "workflow of 20 nodes: CPU a node",
+    "workflow: memory that a node of a run takes",
 )
 
 

@@ -151,6 +151,9 @@ class Execution(Schedule):
         plan = node.inner if node.inner is not None else self.run.registry.find("workflow", spec.ref or "").plan
         if self._depth >= MAX_DEPTH:
             raise Halt(NodeStatus.FAILED, "workflow.too_deep", f"workflows run at most {MAX_DEPTH} deep in each other")
+        problem = plan.schema.problem(given.value) if plan.schema is not None else ""
+        if problem:
+            raise Halt(NodeStatus.FAILED, "workflow.invalid_input", problem)
         inner = Execution(self.run, plan, given, trace, self._undos, f"{step_id}/", runtime, self._depth + 1)
         try:
             await inner.go()

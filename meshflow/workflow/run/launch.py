@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.config.source import dotted, shown
 from meshflow.errors import ConfigError, LedgerError
+from meshflow.record import Status
+from meshflow.step import NodeInput
 from meshflow.workflow.calls import Target, same
 from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan, PlannedNode
@@ -44,7 +46,7 @@ class Launch:
     runtimes: Mapping[str, StepRuntime] = field(default_factory=dict)
     registry: Registry | None = None
     agent_id: str = "local"
-    credential: str | None = None
+    credential: str | None = field(default=None, repr=False)
     tenant: str | None = None
     memory: Memory | None = None
     cancel: asyncio.Event | None = None
@@ -56,15 +58,11 @@ class Launch:
         """Run the workflow and return how it ended; ConfigError for what is found wrong before it begins."""
         given = NOTHING if self.resume else checked_input(self.plan, self.input)
         async with self._governed() as runtime:
-            run_id = self.run_id or f"run-{secrets.token_hex(8)}"
-            memory = self.memory
-            if memory is None:
-                memory = await memory_of(runtime, run_id, self.tenant) if self.resume else NoMemory()
             run = Run(
-                run_id=run_id,
+                run_id=self.run_id or f"run-{secrets.token_hex(8)}",
                 registry=self.registry or Registry(),
                 runtimes=_named(runtime, self.runtimes),
-                memory=memory,
+                memory=self.memory or NoMemory(),
                 limits=self.plan.limits,
                 agent_id=self.agent_id,
                 credential=self.credential,
@@ -74,7 +72,7 @@ class Launch:
             )
             for node, plan in every_node(self.plan, run.registry):
                 _resolve(node, plan, run)
-            return await _Launched(self, run, given).go()
+            return await _Launched(self, run, given, runtime).go()
 
     @asynccontextmanager
     async def _governed(self) -> AsyncIterator[StepRuntime]:
@@ -91,8 +89,9 @@ class Launch:
 class _Launched:
     """One run on its way."""
 
-    def __init__(self, launch: Launch, run: Run, given: Plain) -> None:
+    def __init__(self, launch: Launch, run: Run, given: Plain, runtime: StepRuntime) -> None:
         self._launch = launch
+        self._runtime = runtime
         self._plan = launch.plan
         self._run = run
         self._given = given
@@ -101,6 +100,8 @@ class _Launched:
 
     async def go(self) -> WorkflowResult:
         try:
+            if self._launch.resume:
+                await self._admit()
             done = await self._start()
         except Halt as halt:
             return self._result(RunStatus(halt.status.value), halt, {}, halt.approvals)
@@ -109,6 +110,18 @@ class _Launched:
         await self._watched(execution)
         execution.close()
         return await self._end(execution, undos)
+
+    async def _admit(self) -> None:
+        """Ask the gates who goes on with the run: only what their tenant may see is gone on with."""
+        run = self._run
+        step = NodeInput(
+            node_id=START, run_id=run.run_id, agent_id=run.agent_id, credential=run.credential, tenant=run.tenant
+        )
+        asked = await self._runtime.explain(step)
+        if asked.status is not Status.COMPLETED:
+            raise Halt(NodeStatus.DENIED, asked.code, asked.reason)
+        if self._launch.memory is None:
+            run.memory = await memory_of(self._runtime, run.run_id, asked.tenant_id)
 
     async def _start(self) -> Done:
         """Take the input in as a step of its own: gates see it once, and its labels and its record begin there."""
@@ -251,6 +264,9 @@ def every_node(plan: Plan, registry: Registry, depth: int = 0) -> Iterator[tuple
                     inner = registry.find("workflow", one.spec.ref).plan
                 except ConfigError as error:
                     raise ConfigError(error.problem, where=plan.where(one.path)) from None
+                if inner.document.limits is not None:
+                    message = f"workflow {shown(one.spec.ref)} has limits of its own, which hold for whole runs only"
+                    raise ConfigError(message, where=plan.where(one.path))
             if inner is not None:
                 yield from every_node(inner, registry, depth + 1)
 

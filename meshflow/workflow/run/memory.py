@@ -44,7 +44,6 @@ class StepMemo:
     tokens: int = 0
     origin: str | None = None
     confidentiality: str | None = None
-    order: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; ``StepMemo(**memo)`` is the way back."""
@@ -99,14 +98,16 @@ class LedgerMemory(NoMemory):
     async def read(cls, ledger: ReplayLedger, run_id: str, tenant: str | None) -> LedgerMemory:
         """Read what the ledger holds of a run."""
         memos: dict[str, StepMemo] = {}
-        for place, step in enumerate(await ledger.get_run(run_id, tenant=tenant)):
-            memo = _memo(step, place)
+        for step in await ledger.get_run(run_id, tenant=tenant):
+            memo = _memo(step)
             known = memos.get(memo.step_id)
-            if known is None or memo.attempt >= known.attempt:
+            # What has completed stays so: a later attempt was somebody's who was refused.
+            if known is None or (known.status != "completed" and memo.attempt >= known.attempt):
                 memos[memo.step_id] = memo
         for intent in await ledger.unfinished(run_id, tenant=tenant):
             step_id, attempt = intent["step_id"], intent["attempt"]
-            if step_id not in memos or memos[step_id].attempt < attempt:
+            known = memos.get(step_id)
+            if known is None or (known.status != "completed" and known.attempt < attempt):
                 memos[step_id] = StepMemo(step_id, BEGUN, attempt, kind=intent["node_kind"])
         return cls(memos)
 
@@ -123,7 +124,7 @@ class LedgerMemory(NoMemory):
         return len(self._memos)
 
 
-def _memo(step: Mapping[str, Any], place: int) -> StepMemo:
+def _memo(step: Mapping[str, Any]) -> StepMemo:
     status = _STATUS.get(step["verdict"], "failed")
     if status == "failed" and step["code"] in _CUT_OFF and step["executed"]:
         status = BEGUN
@@ -144,7 +145,6 @@ def _memo(step: Mapping[str, Any], place: int) -> StepMemo:
         tokens=step["tokens"],
         origin=origin,
         confidentiality=confidentiality,
-        order=place,
     )
 
 

@@ -149,15 +149,21 @@ class Schedule(ABC):
             code, reason = (stop.code, stop.reason) if stop is not None else ("workflow.cancelled", "it was cancelled")
             cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, code, reason
         except BaseException as error:
-            # A fault of ours or of the ledger's, not of the node: the run does not wait for a node that is gone.
             del self._tasks[name]
-            if self._idle is not None and not self._idle.done():
-                self._idle.set_exception(error)
+            self._fault(error)
             return
         del self._tasks[name]
-        if self.run.on_node is not None:
-            self.run.on_node(self.result(name))
-        self._pump()
+        try:
+            if self.run.on_node is not None:
+                self.run.on_node(self.result(name))
+            self._pump()
+        except BaseException as error:
+            self._fault(error)
+
+    def _fault(self, error: BaseException) -> None:
+        """End the run by raising: a fault of a memory, a listener or ours, after which nobody would be waited for."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_exception(error)
 
     def _complete(self, name: str, done: Done) -> list[str]:
         cell = self.board.cells[name]

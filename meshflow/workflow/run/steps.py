@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshflow.errors import ConfigError
@@ -35,7 +34,7 @@ _PLAIN_NODE = Node()
 
 
 class Done(NamedTuple):
-    """A step that completed. ``withheld`` says why its value is not here, if it is not; ``order`` is for undoing."""
+    """A step that completed. ``withheld`` says why its value is not here, if it is not."""
 
     value: Plain
     trace: Trace
@@ -76,7 +75,7 @@ class Run:
     memory: Memory
     limits: Limits
     agent_id: str = "local"
-    credential: str | None = None
+    credential: str | None = field(default=None, repr=False)
     tenant: str | None = None
     retry_failed: bool = False
     on_node: Callable[[NodeResult], None] | None = None
@@ -296,7 +295,6 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
         tokens=record.tokens,
         origin=origin,
         confidentiality=confidentiality,
-        order=int(monotonic() * 1_000_000),
     )
 
 

@@ -22,9 +22,7 @@ class Retry(Part):
     backoff_ms: Milliseconds = Field(200, description="Milliseconds before the second attempt; doubles each time.")
     max_backoff_ms: Milliseconds = Field(30_000, description="Most milliseconds between two attempts.")
     jitter: Share = Field(0.5, description="Share of each wait that is random, so that callers do not come as one.")
-    codes: Names | None = Field(
-        None, alias="on", description="Codes of failures to try again after; without it every failure."
-    )
+    codes: Names | None = Field(None, description="Codes of failures to try again after; without it every failure.")
 
 
 class Labels(Part):

@@ -42,7 +42,7 @@ async def test_attempts_end_and_only_named_codes_are_tried_again(world: Any) -> 
     text = "nodes:\n  a: {kind: python, call: flaky, idempotent: true, retry: {max_attempts: 2, backoff_ms: 1}}\n"
     result = await world.run(text)
     assert (result.status, result.code, len(world.calls)) == (RunStatus.FAILED, "execution.handler_error", 2)
-    other = text.replace("backoff_ms: 1", "backoff_ms: 1, 'on': [execution.timeout]")
+    other = text.replace("backoff_ms: 1", "backoff_ms: 1, codes: [execution.timeout]")
     await world.run(other, run_id=f"{world.run_id}-2")
     assert len(world.calls) == 3
 

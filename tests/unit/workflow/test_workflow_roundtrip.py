@@ -41,7 +41,7 @@ def nodes(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         node["input"] = draw(VALUES)
     if kind not in ("map", "subgraph") and draw(st.booleans()):
-        node |= {"idempotent": True, "retry": {"max_attempts": draw(st.integers(1, 5)), "on": ["a.b"]}}
+        node |= {"idempotent": True, "retry": {"max_attempts": draw(st.integers(1, 5)), "codes": ["a.b"]}}
     if draw(st.booleans()):
         node |= {"timeout_ms": draw(st.integers(1, 10_000)), "description": draw(TEXT | TRICKY)}
     return node
