@@ -223,3 +223,47 @@ def backtest(
         bundle, data, ledger, tenant, run, since, until, plugin, fail_on, html, step_url, examples
     )  # fmt: skip
     raise typer.Exit(backtest_policy(options, request))
+
+
+@policy_app.command()
+def sign(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.", show_default=False)],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="PEM file of the private key.")],
+    key_id: Annotated[
+        str | None, typer.Option("--key-id", metavar="ID", callback=text, help="Key id to put into the signature.")
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option("--scope", metavar="SCOPE", callback=text, help="Scope to put into the signature.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Sign a bundle, in OPA's format: writes .signatures.json beside its files."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_sign import sign_policy
+
+    sign_policy(options, bundle, key, key_id, scope)
+
+
+@policy_app.command()
+def verify(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.", show_default=False)],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="PEM file of the public key.")],
+    key_id: Annotated[
+        str | None, typer.Option("--key-id", metavar="ID", callback=text, help="Key id that must be named.")
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option("--scope", metavar="SCOPE", callback=text, help="Scope that must be named.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check that a bundle is the one that was signed: no file changed, added or taken away."""
+    options = chosen(context, config, as_json, debug)
+    from meshflow.cli.policy_sign import verify_policy
+
+    verify_policy(options, bundle, key, key_id, scope)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -21,6 +23,7 @@ from meshflow.kernel.explain import Explanation, explain
 from meshflow.kernel.finish import Ending
 from meshflow.kernel.flow import Flow
 from meshflow.kernel.session import Session, StepStream
+from meshflow.kernel.watch import ReloadEvent, Watcher
 from meshflow.loop_thread import LoopThread
 from meshflow.plugin.base import Host, Plugin
 from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
@@ -60,7 +63,11 @@ class StepRuntime:
         self._ledger, self._policy = ledger, policy
         self._core = self._build(_load(config), None)
         self._loop_thread = LoopThread()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._reloading = threading.Lock()
+        self._retiring: set[Future[None]] = set()
+        self._watcher = Watcher(self, self._reloaded)
+        self.on_reload: list[Callable[[ReloadEvent], None]] = []
+        """Called, on a thread of the runtime's own, when it reloaded itself or refused to."""
 
     @property
     def fingerprint(self) -> str:
@@ -89,7 +96,7 @@ class StepRuntime:
         """
         core = self._core
         if not core.started:
-            await core.start()
+            await self._begin(core)
         state = self._state(core, node_input)
         core.enter(state)
         try:
@@ -119,14 +126,14 @@ class StepRuntime:
         """Return what each gate would say of a step, past denials, without executing or counting it."""
         core = self._core
         if not core.started:
-            await core.start()
+            await self._begin(core)
         return await explain(core, self._state(core, node_input))
 
     async def tenant_of(self, node_input: NodeInput) -> str | None:
         """Return the tenant that stages 1 and 2 give a step, without counting it; None where they deny it."""
         core = self._core
         if not core.started:
-            await core.start()
+            await self._begin(core)
         return await followup.tenant_of(core, self._state(core, node_input))
 
     def labels_of(self, outcome: RuntimeOutcome) -> TaintLabels | None:
@@ -177,29 +184,52 @@ class StepRuntime:
         are; those that are replaced hand their state to their successor and are shut down when the last step has left.
         """
         source = config if config is not None else self._source
-        old = self._core
-        new = self._build(_load(source), old.providers)
-        if old.started:
-            await new.start(already=[one.plugin for one in old.providers.values()])
-        self._core, self._source = new, source
-        task = asyncio.ensure_future(_retire(old, new))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        # One at a time, whichever loops and threads they come from: each begins with what the one before has left.
+        await asyncio.to_thread(self._reloading.acquire)
+        try:
+            old = self._core
+            new = self._build(_load(source), old.providers)
+            if old.started:
+                await new.start(already=[one.plugin for one in old.providers.values()])
+            self._core, self._source = new, source
+        finally:
+            self._reloading.release()
+        retiring = asyncio.run_coroutine_threadsafe(_retire(old, new), asyncio.get_running_loop())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         return new.base.fingerprint
 
     async def start(self) -> None:
         """Start every plugin now rather than at the first step."""
-        await self._core.start()
+        await self._begin(self._core)
+
+    async def _begin(self, core: Core) -> None:
+        await core.start()
+        self._watcher.begin()
+
+    def watched(self) -> Mapping[str, Plugin[Any]]:
+        """Return the plugins in use, by name."""
+        return {name: provider.plugin for name, provider in self._core.providers.items()}
+
+    def reload_blocking(self) -> str:
+        """Do what ``reload`` does for a blocking caller, on the runtime's own loop."""
+        return self._blocking(self.reload())
+
+    def _reloaded(self, event: ReloadEvent) -> None:
+        for tell in self.on_reload:
+            tell(event)
 
     async def aclose(self) -> None:
         """Wait for the steps in flight, then shut every plugin down."""
-        await asyncio.gather(*self._retiring)
+        await asyncio.to_thread(self._watcher.stop)
+        await asyncio.gather(*(asyncio.wrap_future(one) for one in list(self._retiring)))
         await self._core.drained()
         await self._core.stop()
         await asyncio.to_thread(self._loop_thread.stop)
 
     def close(self) -> None:
         """Do the same for a blocking caller."""
+        self._watcher.stop()
         self._blocking(self._close_core())
         self._loop_thread.stop()
 

@@ -76,5 +76,17 @@ class Plugin(Generic[SettingsT]):
         """
         return ()
 
+    @property
+    def watch_s(self) -> float:
+        """How often ``changed`` is asked, in seconds; 0 for never."""
+        return 0.0
+
+    def changed(self) -> str:
+        """Return a sign of how the files behind ``digest`` differ from when this was made; empty where they do not.
+
+        Asked on a thread of the runtime's own. When the same new sign is seen twice, the runtime reloads itself.
+        """
+        return ""
+
     def adopt(self, previous: Plugin[Any]) -> None:
         """Take over the state of the instance that this one replaces on reload, such as what a budget has spent."""

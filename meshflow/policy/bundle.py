@@ -103,6 +103,13 @@ class Bundle:
         return Bundle(self.name, policies, digest, self.data_json, self.origin)
 
 
+def read_files(folder: Path, *, tests: bool = False) -> dict[str, bytes]:
+    """Return what ``Bundle.load`` reads of a folder, by relative path."""
+    if not folder.is_dir():
+        raise ConfigError("there is no such folder", where=str(folder))
+    return _read_folder(folder, tests)
+
+
 @contextmanager
 def _placed(origin: str) -> Iterator[None]:
     try:

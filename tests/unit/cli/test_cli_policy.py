@@ -192,3 +192,24 @@ def test_backtest_refuses_what_it_cannot_read(shell: Any, ledger: Path) -> None:
     assert shell("policy", "backtest", "--since", "yesterday").code == 4
     shell.write("none/p.rego", "package other\n\nx := 1\n")
     assert shell("policy", "backtest", "none").code == 3
+
+
+def test_sign_and_verify(shell: Any, bundle: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pem, raw = serialization.Encoding.PEM, serialization.NoEncryption()
+    (shell.folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, raw))
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (shell.folder / "key.pub").write_bytes(public)
+    assert shell("policy", "verify", "mine", "--key", "key.pub").code == 3
+    signed = shell("policy", "sign", "mine", "--key", "key.pem", "--key-id", "k", "--scope", "s", "--json").document
+    assert signed["algorithm"] == "EdDSA"
+    verified = shell("policy", "verify", "mine", "--key", "key.pub", "--key-id", "k", "--scope", "s", "--json").document
+    assert (verified["digest"], verified["files"]) == (signed["digest"], ["data.yaml", "p.rego", "p_test.rego"])
+    assert "3 files as they were signed" in shell("policy", "verify", "mine", "--key", "key.pub").out
+    shell.write("mine/p.rego", POLICY + "\n")
+    done = shell("policy", "verify", "mine", "--key", "key.pub")
+    assert done.code == 3
+    assert "is not the file that was signed" in done.err

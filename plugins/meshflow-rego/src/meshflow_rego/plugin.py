@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from meshflow.errors import ConfigError
 from meshflow.plugin import Decision, Host, Plugin, StepContext, hookimpl
-from meshflow.policy import Bundle, Policy, PolicyEngine, PolicyFailure, decision_from, shipped_bundle, step_document
+from meshflow.policy import Policy, PolicyEngine, PolicyFailure, decision_from, step_document
 from meshflow.policy.asked import KEY as ASKED
 from meshflow.policy.asked import asked_of
-from meshflow.policy.data import parse_document
 from meshflow.policy.engine import COMPLIANCE, OUTPUT, POLICY, TOOLS, EntryPoint
 from meshflow_rego.codes import PREFIX
 from meshflow_rego.settings import RegoSettings
+from meshflow_rego.source import BundleSource
 
 if TYPE_CHECKING:
     from meshflow.plugin import ComplianceChecker, OutputGuard, PolicyEvaluator, ToolAuthorizer
-
-STARTER = "authz"
 
 
 class RegoPlugin(Plugin[RegoSettings]):
     """Evaluates a Rego bundle. An entry point that it lacks abstains, except at stage 5, where loading fails."""
 
-    settings_type = RegoSettings
+    settings_type: ClassVar[type[RegoSettings]] = RegoSettings
 
     def __init__(self, settings: RegoSettings, host: Host | None = None) -> None:
         super().__init__(settings, host)
@@ -35,16 +32,37 @@ class RegoPlugin(Plugin[RegoSettings]):
         self._own = True
         self._started: PolicyEngine | None = None
         self._evidence: dict[str, str] = {}
-        self._data_digest = ""
+        self._source: BundleSource | None = None
+        self._policy_read: Policy | None = None
+        self._replaces = False
 
     def digest(self) -> str:
         """Return the bundle's digest; reads the bundle's files on first use."""
         return self._opened().bundle_digest
 
+    @property
+    def watch_s(self) -> float:
+        """How often the bundle's files are looked at."""
+        return self.settings.reload.watch_ms / 1_000
+
+    def changed(self) -> str:
+        """Return a sign of how the bundle's files differ from those that decide."""
+        return self._source.changed() if self._source is not None else ""
+
+    def adopt(self, previous: Plugin[Any]) -> None:
+        """Note that another instance is replaced."""
+        self._replaces = True
+
     @hookimpl
     async def startup(self) -> None:
-        """Load the bundle; ConfigError names file and line of what is wrong with it."""
+        """Load the bundle; ConfigError names file and line of what is wrong with it.
+
+        A bundle that takes another's place must pass its own tests first, unless the settings say otherwise.
+        """
         await self._start()
+        source, policy = self._source, self._policy_read
+        if self._replaces and self.settings.reload.tests and source is not None and policy is not None:
+            await asyncio.to_thread(source.run_tests, policy.bundle)
 
     @hookimpl
     async def shutdown(self) -> None:
@@ -93,10 +111,14 @@ class RegoPlugin(Plugin[RegoSettings]):
         if not engine.has(POLICY.rule):
             raise ConfigError(f"the policy bundle lacks {POLICY.rule}, which decides at stage 5", path=_SETTING)
         self._evidence = {"engine": f"{engine.name} {engine.version}", "bundle_digest": engine.bundle_digest}
-        if self._data_digest:
-            self._evidence["data_digest"] = self._data_digest
+        if self._policy_read is not None:
+            self._evidence["data_digest"] = self._policy_read.bundle.data_digest
         self._started = engine
         return engine
+
+    def given_policy(self) -> Any:
+        """Return the policy that the runtime was given."""
+        return self.host.policy
 
     def _opened(self) -> PolicyEngine:
         with self._lock:
@@ -105,7 +127,7 @@ class RegoPlugin(Plugin[RegoSettings]):
             return self._engine
 
     def _open(self) -> PolicyEngine:
-        given = self.host.policy
+        given = self.given_policy()
         if given is not None and self.settings.bundle is not None:
             # A tenant's own bundle stands beside the runtime's policy, which the base pipeline goes on to enforce.
             if self.host.tenant is None:
@@ -116,37 +138,15 @@ class RegoPlugin(Plugin[RegoSettings]):
                 raise ConfigError("an engine given to the runtime brings its own data", path="plugins.rego.data")
             self._own = False
             return given
-        policy = given if isinstance(given, Policy) else Policy(self._bundle(given), engine=self.settings.engine)
-        overlay = self._overlay()
-        if overlay is not None:
-            policy = Policy(policy.bundle.with_data(overlay), engine=policy.engine_name)
-        self._data_digest = policy.bundle.data_digest
+        source = self._source = BundleSource(self.settings, self.host, given)
+        policy = source.read()
+        self._policy_read = policy
         server = self.settings.server
         return policy.engine(
             max_input_bytes=self.settings.max_input_bytes,
             server=server.server() if server is not None else None,
             base=self.host.base,
         )
-
-    def _bundle(self, given: Any) -> Bundle:
-        if given is None:
-            given = self.settings.bundle
-        if given is None:
-            return Bundle.load(shipped_bundle(STARTER))
-        if not isinstance(given, (str, Path)):
-            raise ConfigError(
-                f"policy must be a Policy, the path of a bundle or a policy engine, not {type(given).__name__}"
-            )
-        return Bundle.load(self.host.base / given)
-
-    def _overlay(self) -> dict[str, Any] | None:
-        if self.settings.data is None:
-            return None
-        path = self.host.base / self.settings.data
-        try:
-            return parse_document(path.read_bytes(), str(path))
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), path="plugins.rego.data") from None
 
 
 _SETTING = "plugins.rego.bundle"

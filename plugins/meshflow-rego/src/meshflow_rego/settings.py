@@ -33,6 +33,23 @@ class ServerSettings(Settings):
         return OpaServer(**self.model_dump())
 
 
+class ReloadSettings(Settings):
+    """``plugins.rego.reload``: whether a changed bundle comes into force by itself."""
+
+    watch_ms: int = Field(
+        0, ge=0, le=3_600_000, description="How often to look for changed files, in milliseconds; 0 for never."
+    )
+    tests: bool = Field(True, description="Whether a changed bundle's own tests must pass before it decides.")
+
+
+class VerifySettings(Settings):
+    """``plugins.rego.verify``: whose signature the bundle must have."""
+
+    key: str = Field(min_length=1, description="PEM file of the public key: Ed25519, P-256 or RSA.")
+    key_id: str | None = Field(None, min_length=1, description="The key id that the signature must name.")
+    scope: str | None = Field(None, min_length=1, description="The scope that the signature must name.")
+
+
 class RegoSettings(Settings):
     """``plugins.rego`` of meshflow.yaml."""
 
@@ -51,6 +68,12 @@ class RegoSettings(Settings):
         None,
         min_length=1,
         description="JSON or YAML file that is laid over the bundle's data: mappings merge, anything else is replaced.",
+    )
+    reload: ReloadSettings = Field(
+        default_factory=ReloadSettings, description="Whether a changed bundle comes into force by itself."
+    )
+    verify: VerifySettings | None = Field(
+        None, description="Whose signature the bundle must have, in OPA's format; unset, none is asked for."
     )
     record_input: bool = Field(
         True,

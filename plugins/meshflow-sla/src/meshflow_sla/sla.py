@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from meshflow.plugin import Host, Plugin, PluginError, SlaRecorder, StepContext, StepRecord, Verdict, hookimpl
 from meshflow_sla.objectives import Watch
 from meshflow_sla.settings import SlaSettings
+from meshflow_sla.shadows import Shadows, comparisons
 from meshflow_sla.sketches import Table
 from meshflow_sla.telemetry import Telemetry
 
@@ -28,6 +29,7 @@ class SlaPlugin(Plugin[SlaSettings]):
         self._nodes, self._agents, self._tenants, self._tools, self._stages = self._tables.values()
         self._watches = tuple(Watch(objective) for objective in settings.objectives)
         self._verdicts: Counter[str] = Counter()
+        self._shadows = Shadows()
         self._telemetry: Telemetry | None = None
         self.on_breach: list[Callable[[str, StepRecord], None]] = []
         """Called with an objective's name and the step with which a breach of it begins."""
@@ -51,8 +53,12 @@ class SlaPlugin(Plugin[SlaSettings]):
         if record.tool:
             self._tools.of(record.tool).add(elapsed_ns, failed=failed)
         stages = self._stages
+        shadowed = False
         for result in record.results:
             stages.of(result.stage).add(result.elapsed_ns)
+            shadowed = shadowed or not result.enforced
+        if shadowed:
+            self._compare(record)
         self._verdicts[record.verdict.value] += 1
         telemetry = self._telemetry
         if telemetry is not None:
@@ -61,6 +67,12 @@ class SlaPlugin(Plugin[SlaSettings]):
             if watch.add(record, agent):
                 self._breached(watch.objective.name, record)
 
+    def _compare(self, record: StepRecord) -> None:
+        for one in comparisons(record.results):
+            self._shadows.add(one)
+            if self._telemetry is not None:
+                self._telemetry.shadow(one)
+
     def _breached(self, objective: str, record: StepRecord) -> None:
         if self._telemetry is not None:
             self._telemetry.breach(objective)
@@ -68,11 +80,12 @@ class SlaPlugin(Plugin[SlaSettings]):
             tell(objective, record)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything counted so far, as JSON values: tables by key, verdicts, and objectives by name."""
+        """Return everything counted so far, as JSON values: tables by key, verdicts, shadows, objectives."""
         return {
             "steps": sum(self._verdicts.values()),
             "verdicts": dict(sorted(self._verdicts.items())),
             **{name: table.to_dict() for name, table in self._tables.items()},
+            "shadows": self._shadows.to_dict(),
             "objectives": {watch.objective.name: watch.to_dict() for watch in self._watches},
         }
 
@@ -87,6 +100,7 @@ class SlaPlugin(Plugin[SlaSettings]):
         for name, table in self._tables.items():
             table.merge(other._tables[name])
         self._verdicts.update(other._verdicts)
+        self._shadows.merge(other._shadows)
 
 
 if TYPE_CHECKING:

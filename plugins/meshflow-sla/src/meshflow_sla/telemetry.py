@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from meshflow.plugin import ConfigError, StepRecord
+from meshflow_sla.shadows import Comparison
 
 
 class Telemetry:
@@ -24,6 +25,9 @@ class Telemetry:
             "meshflow.step.duration", unit="s", description="Time from the start of a step to its record."
         )
         self._verdicts = meter.create_counter("meshflow.step.verdicts", unit="{step}", description="Steps by verdict.")
+        self._shadows = meter.create_counter(
+            "meshflow.shadow.answers", unit="{answer}", description="Answers of shadows, beside what was enforced."
+        )
         self._breaches = meter.create_counter(
             "meshflow.sla.breaches", unit="{breach}", description="Breaches of objectives that began."
         )
@@ -38,6 +42,12 @@ class Telemetry:
         }
         self._duration.record(max(0, record.duration_ns) / 1e9, attributes)
         self._verdicts.add(1, attributes | ({"meshflow.code": record.code} if record.code else {}))
+
+    def shadow(self, one: Comparison) -> None:
+        """Count a shadow's answer; ``meshflow.agrees`` is false where it would have decided otherwise."""
+        self._shadows.add(
+            1, {"meshflow.plugin": one.plugin, "meshflow.stage": one.stage, "meshflow.agrees": one.agrees}
+        )
 
     def breach(self, objective: str) -> None:
         """Count a breach that begins."""
