@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,6 +141,23 @@ async def test_a_checkpoint_laid_over_another_one_is_found(make: Make, s3: Seawe
     for look in (make().latest, lambda: make().kept(10), lambda: make().publish(checkpoint(9))):
         with pytest.raises(ContradictionError, match="two checkpoints of 5 entries"):
             await look()
+
+
+async def test_a_checkpoint_that_somebody_put_first_without_a_lock_is_put_again_with_one(
+    make: Make, s3: Seaweed, bucket: str
+) -> None:
+    note = checkpoint(5)
+    s3.client().put_object(Bucket=bucket, Key=f"desk/{5:020}", Body=note.encode())
+    await make().publish(note)
+    found = versions(s3, bucket)
+    assert len(found) == 2
+    for one in found:  # whoever put the first may take it away again, and not the second
+        with suppress(ClientError):
+            s3.client().delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    assert len(versions(s3, bucket)) == 1
+    assert await make().latest() == note
+    await make().publish(note)
+    assert len(versions(s3, bucket)) == 1
 
 
 async def test_two_that_publish_one_size_at_once_agree_or_one_is_refused(make: Make) -> None:

@@ -26,7 +26,7 @@ from meshflow.ledger.anchors.contract import (
     follows,
     spread,
 )
-from meshflow.ledger.anchors.s3_errors import MISSING, explained, lost_race
+from meshflow.ledger.anchors.s3_errors import MISSING, explained, has_no_lock, lost_race
 from meshflow.ledger.format.checkpoints import read_checkpoint
 from meshflow.plugin.base import Settings
 
@@ -105,21 +105,20 @@ class S3Anchor(Anchor):
         key = f"{self._prefix}{size:0{_DIGITS}}"
         with explained(self.name):
             version = self._put(key, checkpoint, self.settings.retain_days)
-        if version is None:
-            self._same(checkpoint, size)
-            return Receipt(f"{self.name}/{size}")
-        self._locked(key, version)
+            version = version or self._there(key, checkpoint, size)
+            if not self._locked(key, version):
+                raise AnchorError(f"{self.name} took {key} and did not lock it; use a bucket that honours Object Lock")
         return Receipt(f"{self.name}/{size} version {version}")
 
-    def _put(self, key: str, text: str, days: int) -> str | None:
-        """Put an object that is not there and return its version; None when it is there."""
+    def _put(self, key: str, text: str, days: int, *, anew: bool = False) -> str | None:
+        """Put an object, or ``anew`` another version of it, and return the version; None when it is there already."""
         until = self._now() + timedelta(days=days)
+        condition = {} if anew else {"IfNoneMatch": "*"}
         for left in reversed(range(_TRIES)):
             try:
                 done = self._client().put_object(
-                    Bucket=self.settings.bucket, Key=key, Body=text.encode(), IfNoneMatch="*",
-                    ContentType="text/plain; charset=utf-8", ObjectLockMode="COMPLIANCE",
-                    ObjectLockRetainUntilDate=until,
+                    Bucket=self.settings.bucket, Key=key, Body=text.encode(), ContentType="text/plain; charset=utf-8",
+                    ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until, **condition,
                 )  # fmt: skip
                 return str(done.get("VersionId", ""))
             except Exception as error:  # boto3 makes its exceptions when it runs; what is none of these goes on
@@ -130,21 +129,30 @@ class S3Anchor(Anchor):
                     raise
         return None
 
-    def _same(self, checkpoint: str, size: int) -> None:
-        """Compare with what is kept at a size already."""
-        new = read_checkpoint(checkpoint)
-        for version in self._versions(size - 1):
-            if version.size == size and read_checkpoint(self._read(version)).root != new.root:
-                raise ContradictionError(
-                    f"{self.name} keeps another checkpoint of {size} entries: the history that this one is of was "
-                    "rewritten, or that one's was; keep both, and verify the ledger against the one kept"
-                )
+    def _there(self, key: str, checkpoint: str, size: int) -> str:
+        """Return a locked version of what is kept at a size already, which must say the same.
 
-    def _locked(self, key: str, version: str) -> None:
-        with explained(self.name):
+        Somebody else may have put it there first, and without a lock; then it is put once more, with one.
+        """
+        new = read_checkpoint(checkpoint)
+        versions = [version for version in self._versions(size - 1) if version.size == size]
+        if any(read_checkpoint(self._read(version)).root != new.root for version in versions):
+            raise ContradictionError(
+                f"{self.name} keeps another checkpoint of {size} entries: the history that this one is of was "
+                "rewritten, or that one's was; keep both, and verify the ledger against the one kept"
+            )
+        locked = (version.version_id for version in versions if self._locked(key, version.version_id))
+        return next(locked, None) or self._put(key, checkpoint, self.settings.retain_days, anew=True) or ""
+
+    def _locked(self, key: str, version: str) -> bool:
+        try:
             found = self._client().get_object_retention(Bucket=self.settings.bucket, Key=key, VersionId=version)
-        if found.get("Retention", {}).get("Mode") != "COMPLIANCE":
-            raise AnchorError(f"{self.name} took {key} and did not lock it; use a bucket that honours Object Lock")
+        except Exception as error:
+            if not has_no_lock(error):
+                raise
+            return False
+        held = found.get("Retention", {})
+        return held.get("Mode") == "COMPLIANCE" and bool(held["RetainUntilDate"] > self._now())
 
     def _latest(self) -> str | None:
         newest = self._newest()

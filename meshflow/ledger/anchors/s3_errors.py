@@ -26,6 +26,11 @@ def lost_race(error: Exception) -> str:
     return {"PreconditionFailed": "there", "412": "there", "ConditionalRequestConflict": "again"}.get(code, "")
 
 
+def has_no_lock(error: Exception) -> bool:
+    """Say whether an error means that a version has no retention."""
+    return _code(error) in ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError")
+
+
 def _code(error: Exception) -> str:
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
