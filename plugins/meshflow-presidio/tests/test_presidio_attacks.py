@@ -69,15 +69,19 @@ def uncached() -> TextScanner:
     return loaded(entities={"URL": "mask"}, cache_entries=0)._scanner
 
 
+def _seconds(scanner: TextScanner, text: str) -> float:
+    scanner.start(600_000)
+    begun = time.process_time()
+    scanner.spans(text)
+    return time.process_time() - begun
+
+
 @pytest.mark.parametrize("shape", ADVERSARIAL)
 def test_a_hundred_thousand_hostile_characters_take_at_most_a_second(uncached: TextScanner, shape: str) -> None:
     taken = []
     for size in (25_000, 100_000):
         text = ADVERSARIAL[shape](size)
-        uncached.start(600_000)
-        begun = time.process_time()
-        uncached.spans(text)
-        taken.append(time.process_time() - begun)
+        taken.append(min(_seconds(uncached, text) for _ in range(3)))
     assert taken[1] <= 1.0
     # Four times the text: a quadratic scan would take sixteen times as long.
     assert taken[1] <= max(0.3, 10 * taken[0])
