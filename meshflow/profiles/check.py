@@ -12,6 +12,7 @@ from meshflow.policy import Bundle
 from meshflow.policy.compile import inspect
 from meshflow.policy.engine import COMPLIANCE
 from meshflow.policy.rego_tests import run_rego_tests
+from meshflow.policy.tools.check import check_bundle
 from meshflow.profiles.packs import LIBRARY, Pack, load_pack
 
 _REASON = re.compile(r'\breason\(\s*"(?P<code>[a-z][a-z0-9_.]*)"\s*,\s*"(?P<control>[^"]+)"')
@@ -41,6 +42,10 @@ def check_pack(pack: Pack) -> PackCheck:
         try:
             bundle = load_pack(one.folder, {}, tests=True).bundle
             assert bundle is not None  # noqa: S101 - it has rules, or bundle would be None above
+            findings = check_bundle(bundle)
+            found.problems += [f"{_place(one, finding.where)}: {finding.message}" for finding in findings]
+            if any(finding.severity == "error" for finding in findings):
+                continue
             found.problems += _rules(one, bundle)
             results = run_rego_tests(bundle)
         except ConfigError as error:
@@ -53,6 +58,11 @@ def check_pack(pack: Pack) -> PackCheck:
         if not results:
             found.problems.append(f"{one.folder}: the rules have no test; write test_* rules in a file *{_TEST_FILE}")
     return found
+
+
+def _place(pack: Pack, where: str) -> str:
+    """Return where a finding is: a file and line of the pack, or the pack's folder where it is about all of it."""
+    return str(pack.folder / where) if where.rpartition(":")[0] else str(pack.folder)
 
 
 def _rules(pack: Pack, bundle: Bundle) -> Iterator[str]:

@@ -86,7 +86,12 @@ def test_a_new_pack_has_a_name(shell: Shell, name: str, part: str) -> None:
     ("change", "part"),
     [
         (("compliance.rego", "not pack.verified", "not pack.verifyed"), "compliance_test.rego:18: "),
-        (("compliance.rego", "decision :=", "decisions :="), "lacks data.meshflow.compliance.decision"),
+        (("compliance.rego", "not pack.verified", "not http.send(1)"), "http.send"),
+        (("compliance.rego", "not pack.verified", "input.risk == 1"), "input.risk is not known yet at stage 6"),
+        (
+            ("compliance.rego", "decision :=", "decisions :="),
+            "acme/src/profile_acme: the bundle has none of the entry points",
+        ),
         (("compliance.rego", '"ACME 1"', '"ACME 7"'), "names the control 'ACME 7', which is not in the manifest"),
         (("compliance.rego", '"needs_a_second_person"', '"renamed"'), "no test names the rule renamed"),
         (("compliance_test.rego", "not decision.allow", "decision.allow"), "test_a_principal_without_credential"),
