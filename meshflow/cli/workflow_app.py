@@ -52,11 +52,12 @@ def draw(
     context: typer.Context,
     file: FileArgument,
     allow_imports: ImportsOption = False,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Print a workflow as a Mermaid flowchart."""
-    options = chosen(context, None, as_json, debug)
+    options = chosen(context, config, as_json, debug)
     from meshflow.cli.workflow import draw_workflow
 
     draw_workflow(options, file, allow_imports=allow_imports)

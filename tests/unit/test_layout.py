@@ -88,3 +88,11 @@ def test_no_package_marker_outside_the_packages() -> None:
         and not re.match(r"plugins/[^/]+/src/", name)
     ]
     assert not strays, f"{strays}: tests are collected with importlib mode and need no package markers"
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [int(page.name[:4]) for page in pages]
+    assert len(numbers) == len(set(numbers)), numbers
+    for page, number in zip(pages, numbers, strict=True):
+        assert page.read_text("utf-8").startswith(f"# {number}. "), page.name
