@@ -58,8 +58,8 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
 
     ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, on PostgreSQL in the working directory, made
     on first use; else the path of such a file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends
-    with a checkpoint. With ``checkpoint_every`` above 1 one is signed once so many entries have none over them, and no
-    later than ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can
+    with a checkpoint. With ``checkpoint_every`` above 1 the first commit does, and from then on one is signed once so
+    many entries have none over them, and no later than ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can
     change or take away those entries and nobody will know. With ``ml_dsa_44`` a second key, which withstands quantum
     computers, signs each checkpoint too; it is kept beside the first one.
 

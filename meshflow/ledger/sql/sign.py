@@ -22,7 +22,8 @@ _ADD_SIGNER = "INSERT INTO signers (verifier, since_size, note) VALUES (?, ?, ?)
 class LogSigner:
     """Holds the key while a ledger is open for writing; without a source it signs nothing.
 
-    Signs once ``every`` entries have no checkpoint over them, or one of them has had none for ``within_s``.
+    Signs once ``every`` entries have no checkpoint over them, or one of them has had none for ``within_s``; the first
+    checkpoint with the first entries, since a ledger with a key and without one has lost it.
     The newest stored checkpoint is compared with the log whenever another process may have written, so that no
     checkpoint is signed that contradicts it. ``companion`` holds a second key that signs each note too.
     """
@@ -52,9 +53,12 @@ class LogSigner:
                 "signed. Keep it as it is, and verify it"
             )
         if self._source is not None:
+            unsigned = connection.execute("SELECT 1 FROM signers LIMIT 1").fetchone() is None
             self._key = self._current(connection, origin, log)
             if self._companion is not None and self._second is None:
                 self._second = self._companion.load(origin, True)
+            if unsigned and log.size:
+                self.sign(connection, origin, log)
 
     def _current(self, connection: Connection, origin: str, log: Log) -> Signer:
         assert self._source is not None  # noqa: S101 - asked for with a source alone
@@ -84,7 +88,8 @@ class LogSigner:
         """Sign what the transaction has appended, when it is time."""
         if self._key is None:
             return
-        if log.size - self._signed >= self._every or (self._due is not None and time.monotonic() >= self._due):
+        due = not self._signed or log.size - self._signed >= self._every
+        if due or (self._due is not None and time.monotonic() >= self._due):
             self.sign(connection, origin, log)
 
     def committed(self, log: Log) -> None:

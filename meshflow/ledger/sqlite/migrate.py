@@ -12,6 +12,7 @@ from meshflow.ledger.sqlite.tables import (
     ERASURE,
     LOG,
     RUNS,
+    SUBJECTS,
     TOOL_TRIGGERS,
     TOOLS,
     TRIGGERS,
@@ -28,7 +29,7 @@ def from_version_1(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE entries RENAME TO entries_1")
     connection.execute("ALTER TABLE runs RENAME TO runs_1")
     connection.execute("ALTER TABLE payloads ADD COLUMN key_id INTEGER")
-    run_script(connection, ENTRIES + RUNS + TOOLS + LOG + ANCHORS + ERASURE)
+    run_script(connection, ENTRIES + RUNS + TOOLS + LOG + ANCHORS + ERASURE + SUBJECTS)
     _copy_entries(connection)
     sum_runs(connection)
     create_log(connection, new_origin())
@@ -47,8 +48,8 @@ def from_version_2(connection: sqlite3.Connection) -> None:
 
 
 def from_version_3(connection: sqlite3.Connection) -> None:
-    """Give the ledger a place for what anchors give back."""
-    run_script(connection, ANCHORS)
+    """Give the ledger a place for what anchors give back, and an early one an index of subjects."""
+    run_script(connection, ANCHORS + SUBJECTS)
 
 
 def _copy_entries(connection: sqlite3.Connection) -> None:

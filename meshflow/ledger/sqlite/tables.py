@@ -156,17 +156,21 @@ CREATE TABLE holds (
 );
 CREATE INDEX holds_run ON holds (run_id) WHERE released_at_us IS NULL;
 CREATE INDEX holds_subject ON holds (subject) WHERE released_at_us IS NULL;
-CREATE TABLE subject_index (
+"""
+
+# Version 2 began without these.
+SUBJECTS = """
+CREATE TABLE IF NOT EXISTS subject_index (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   key BLOB NOT NULL,  -- of the digests
   upto INTEGER NOT NULL  -- the last entry that is indexed
 );
-CREATE TABLE subjects (
+CREATE TABLE IF NOT EXISTS subjects (
   digest BLOB NOT NULL,
   entry_id INTEGER NOT NULL,
   PRIMARY KEY (digest, entry_id)
 ) WITHOUT ROWID;
-CREATE INDEX subjects_entry ON subjects (entry_id);
+CREATE INDEX IF NOT EXISTS subjects_entry ON subjects (entry_id);
 """
 
 
@@ -198,7 +202,7 @@ TRIGGERS = (
     + TOOL_TRIGGERS
 )  # fmt: skip
 
-TABLES = ENTRIES + PAYLOADS + RUNS + TOOLS + LOG + ANCHORS + ERASURE + TRIGGERS
+TABLES = ENTRIES + PAYLOADS + RUNS + TOOLS + LOG + ANCHORS + ERASURE + SUBJECTS + TRIGGERS
 
 
 def run_script(connection: sqlite3.Connection, script: str) -> None:

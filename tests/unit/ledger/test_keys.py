@@ -144,7 +144,7 @@ async def test_checkpoints_come_as_often_as_asked(path: Path, record: MakeRecord
         for number in range(25):
             await ledger.write(record(number))
         rows = await ledger._store._fetch("SELECT size FROM checkpoints ORDER BY size", {})  # type: ignore[attr-defined]
-        assert [row[0] for row in rows] == [10, 20]
+        assert [row[0] for row in rows] == [1, 11, 21]
         assert read_checkpoint(await ledger.checkpoint()).size == 25
         proof = await ledger.prove("run-1", 24)
         assert proof["tree_size"] == 25
@@ -168,8 +168,8 @@ async def test_what_waits_for_a_checkpoint_has_one_in_time_though_nothing_more_i
         for number in range(3):
             await ledger.write(record(number))
         began = time.monotonic()
-        assert await sizes(ledger) == []
-        while await sizes(ledger) != [3]:
+        assert await sizes(ledger) == [1]
+        while await sizes(ledger) != [1, 3]:
             assert time.monotonic() < began + 20
             await asyncio.sleep(0.02)
         assert (await ledger.verify_ledger())["uncovered"] == 0
@@ -179,7 +179,26 @@ async def test_closing_leaves_nothing_without_a_checkpoint(path: Path, record: M
     async with ReplayLedger(path, checkpoint_every=1_000, checkpoint_within_ms=60_000) as ledger:
         await asyncio.gather(*(ledger.write(record(number)) for number in range(20)))
     async with ReplayLedger(path) as ledger:
-        assert await sizes(ledger) == [20]
+        assert (await sizes(ledger))[-1] == 20
+
+
+async def test_an_honest_ledger_is_valid_before_so_many_entries_are_there_as_a_checkpoint_is_signed_for(
+    place: str | Path, record: MakeRecord
+) -> None:
+    async with ReplayLedger(place, checkpoint_every=1_000, checkpoint_within_ms=60_000) as ledger:
+        for number in range(3):
+            await ledger.write(record(number))
+            result = await ledger.verify_chain("run-1")
+            assert (result["valid"], result["errors"], result["uncovered"]) == (True, [], number)
+
+
+async def test_a_ledger_that_was_not_signed_is_valid_once_it_has_a_key(place: str | Path, record: MakeRecord) -> None:
+    async with ReplayLedger(place, key=None) as ledger:
+        await ledger.write(record(0))
+    async with ReplayLedger(place, checkpoint_every=1_000, checkpoint_within_ms=60_000) as ledger:
+        await ledger.open()
+        result = await ledger.verify_chain("run-1")
+        assert (result["valid"], result["errors"], result["uncovered"]) == (True, [], 0)
 
 
 async def test_what_a_killed_process_left_without_a_checkpoint_has_one_soon_after_the_next_begins(path: Path) -> None:
@@ -187,6 +206,7 @@ async def test_what_a_killed_process_left_without_a_checkpoint_has_one_soon_afte
         "import asyncio, os, signal, sys\nfrom meshflow.ledger import ReplayLedger\n"
         "async def main():\n    ledger = ReplayLedger(sys.argv[1], checkpoint_every=100, checkpoint_within_ms=60_000)\n"
         "    await ledger.write({'run_id': 'r', 'node_id': 'n', 'step_id': 's'})\n"
+        "    await ledger.write({'run_id': 'r', 'node_id': 'n', 'step_id': 't'})\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
     )
@@ -195,7 +215,7 @@ async def test_what_a_killed_process_left_without_a_checkpoint_has_one_soon_afte
         assert (await ledger.verify_ledger())["uncovered"] == 1
         await ledger.open()
         began = time.monotonic()
-        while await sizes(ledger) != [1]:
+        while await sizes(ledger) != [1, 2]:
             assert time.monotonic() < began + 20
             await asyncio.sleep(0.02)
 
@@ -209,13 +229,14 @@ async def test_without_a_key_nothing_is_put_off(path: Path, record: MakeRecord) 
 async def test_a_checkpoint_that_cannot_be_signed_in_time_is_tried_again(path: Path, record: MakeRecord) -> None:
     async with ReplayLedger(path, checkpoint_every=1_000, checkpoint_within_ms=100, busy_timeout_ms=50) as ledger:
         await ledger.write(record(0))
+        await ledger.write(record(1))
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await asyncio.sleep(0.4)
         other.execute("ROLLBACK")
         other.close()
         began = time.monotonic()
-        while await sizes(ledger) != [1]:
+        while await sizes(ledger) != [1, 2]:
             assert time.monotonic() < began + 20
             await asyncio.sleep(0.02)
-        assert (await ledger.write(record(1))).seq == 1
+        assert (await ledger.write(record(2))).seq == 2
