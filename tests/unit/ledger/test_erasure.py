@@ -14,6 +14,7 @@ from meshflow.clock import ManualClock
 from meshflow.errors import LedgerError
 from meshflow.facts import Principal
 from meshflow.ledger import ApprovalRefusedError, Intent, ReplayLedger
+from meshflow.ledger.bundle import verify_bundle
 from meshflow.ledger.erasure import LegalHoldError
 
 from .conftest import MakeRecord
@@ -316,6 +317,13 @@ async def test_nothing_erased_is_left_in_any_file(
             await ledger.write(record(number, principal=who, **texts))
         await ledger.write(escalated(99, principal=who, **texts))
         await ledger.decide_approval("ap-1", approve=False, approver=SECRET + "2", reason=SECRET)
+        await ledger.write(escalated(98, "ap-2", required=2, principal=who, **texts))
+        for voter in ("3", "4"):
+            await ledger.decide_approval(
+                "ap-2", approve=True, approver=SECRET + voter, reason=SECRET, edited={SECRET: SECRET}
+            )
+        assert len(await ledger.entries("run-1", "vote")) == 1
+        await ledger.fork("run-1", 30, new_run_id="fork")
         await ledger.write_intent(Intent(run_id="run-1", step_id="i", node_id="n", principal=who, input=secret))
         assert SECRET.encode() in b"".join(file.read_bytes() for file in path.parent.iterdir())
         if way == "delete":
@@ -324,9 +332,17 @@ async def test_nothing_erased_is_left_in_any_file(
             await ledger.anonymize_run("run-1")
         else:
             await ledger.erase_subject(SECRET)
-            await ledger.erase_subject(SECRET + "2")
+            for approver in "234":
+                await ledger.erase_subject(SECRET + approver)
         assert_gone(path, b"recognisable")
-        assert SECRET not in str([*(await ledger.get_run("run-1")), *(await ledger.entries("run-1", "erasure"))])
+        kinds = [await ledger.entries("run-1", kind) for kind in ("step", "approval", "vote", "intent", "erasure")]
+        assert SECRET not in str(kinds)
+        assert SECRET not in await ledger.export_run("run-1") + await ledger.export_run("fork")
+        assert SECRET not in await ledger.export_run_csv("run-1") + await ledger.export_run_csv("fork")
+        bundle = path.with_name("evidence.jsonl")
+        await ledger.export_bundle(bundle, None)
+        assert b"recognisable" not in bundle.read_bytes()
+        assert verify_bundle(bundle, await ledger.verifiers())["valid"]
         with pytest.raises(LedgerError) as caught:
             await ledger.write(record(0, input=secret))
         assert SECRET not in str(caught.value)
