@@ -56,12 +56,13 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
     ledger of its own. In place of a location ``store`` gives a store of somebody else's, which then looks after keys,
     encryption and patience itself.
 
-    ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, on PostgreSQL in the working directory, made
-    on first use; else the path of such a file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends
+    ``key`` signs the checkpoints: ``auto`` is a file beside the ledger, on PostgreSQL in the working directory, made on
+    first use; else the path of such a file, ``env:NAME`` for a variable, or None to sign nothing. Every commit ends
     with a checkpoint. With ``checkpoint_every`` above 1 the first commit does, and from then on one is signed once so
-    many entries have none over them, and no later than ``checkpoint_within_ms`` after the first of them; until then somebody who can write to the database can
-    change or take away those entries and nobody will know. With ``ml_dsa_44`` a second key, which withstands quantum
-    computers, signs each checkpoint too; it is kept beside the first one.
+    many entries have none over them, and no later than ``checkpoint_within_ms`` after the first of them; until then
+    somebody who can write to the database can change or take away those entries and nobody will know. With
+    ``ml_dsa_44`` a second key, which withstands quantum computers, signs each checkpoint too; it is kept beside the
+    first one.
 
     With ``encrypt`` as ``run`` or ``subject`` payloads are kept under a data key of each run, or of whom they belong
     to, wrapped by the key in the file or ``env:NAME`` that ``key_encryption_key`` names; reading needs that key too.

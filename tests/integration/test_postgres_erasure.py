@@ -67,6 +67,7 @@ def rewrite(server: PostgresServer, schema: str) -> None:
         server.sql(whole, database="ledgers", user=user)
 
 
+@pytest.mark.slow
 async def test_rewriting_takes_what_was_erased_out_of_the_tables_and_leaves_the_ledger_whole(
     server: PostgresServer,
 ) -> None:
@@ -84,6 +85,7 @@ async def test_rewriting_takes_what_was_erased_out_of_the_tables_and_leaves_the_
         assert (await ledger.verify_chain("kept"))["valid"]
 
 
+@pytest.mark.slow
 async def test_under_a_key_nothing_is_ever_in_the_clear_and_rewriting_takes_the_deleted_key_along(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
