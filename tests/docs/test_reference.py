@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import meshflow
+from meshflow.ledger.format.entry import KINDS
 from meshflow.stages import LIFECYCLE_HOOKS, STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,8 @@ def test_every_hook_has_a_heading() -> None:
 def test_every_public_name_has_a_heading() -> None:
     found = headings("python-api.md")
     assert not sorted(set(meshflow.__all__) - set(found))
+
+
+def test_every_kind_of_entry_is_told_of() -> None:
+    page = (REFERENCE / "ledger-records.md").read_text("utf-8")
+    assert {kind for kind in KINDS if f"| `{kind}` |" not in page} == set()
