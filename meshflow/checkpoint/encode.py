@@ -160,7 +160,7 @@ def _tagged(kind: type, value: Any, depth: int) -> Any:
     if kind is tuple:
         return {"$tuple": _items(value, depth)}
     if kind is set or kind is frozenset:
-        return {f"${kind.__name__}": sorted(_items(value, depth), key=orjson.dumps)}
+        return {f"${kind.__name__}": sorted(_items(value, depth), key=repr)}
     if kind is bytes or kind is bytearray:
         return {f"${kind.__name__}": base64.b64encode(value).decode()}
     if kind is deque:

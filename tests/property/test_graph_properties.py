@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypedDict
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshflow.checkpoint.encode import decode, encode, type_name
@@ -325,6 +325,8 @@ STORED = st.recursive(
 
 
 @given(STORED)
+@example({2**64, -(2**63) - 1, "\ud800"})
+@example({"\ud800": 2**70, 5: ("\ud800",)})
 def test_stored_value_comes_back_as_it_was_types_and_all(value: Any) -> None:
     assert shape(decode(encode(value), TYPES)) == shape(value)
 
