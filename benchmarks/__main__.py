@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.harness import Row, machine, table
 
-PARTS = ("kernel", "durable", "concurrent", "flat", "startup", "plugins", "ledger", "graph", "workflow")
+PARTS = ("kernel", "durable", "concurrent", "flat", "startup", "plugins", "policy", "ledger", "graph", "workflow")
 
 
 def main(arguments: list[str] | None = None) -> int:

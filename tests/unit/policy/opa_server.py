@@ -24,7 +24,7 @@ ERROR = re.compile(r"(?P<file>[^\s:]+):(?P<row>\d+): (?P<code>\w+): (?P<message>
 class Server:
     """Serves on a free port of the loopback interface until the block is left."""
 
-    def __init__(self, *, certificate: Path | None = None, token: str | None = None) -> None:
+    def __init__(self, *, certificate: Path | None = None, token: str | None = None, port: int = 0) -> None:
         self.policies: dict[str, str] = {}
         self.data: dict[str, Any] = {}
         self.revision = ""
@@ -33,7 +33,7 @@ class Server:
         self.asked: list[str] = []
         self.lock = threading.Lock()
         self._engine: Any = None
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self._http.owner = self  # type: ignore[attr-defined]
         self._scheme = "http"
