@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,12 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def _seconds_of_children() -> float:
+    """Return the processor's time of the processes that have ended; that by the wall is also that of others."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     code = f"""
 import sys, time
@@ -55,9 +60,9 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), time.perf_counter() - begun, fi
 """
     spent = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = _seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        spent.append(time.perf_counter() - begun)
+        spent.append(_seconds_of_children() - begun)
         assert "Commands:" in done.stdout
         assert done.stderr.startswith("[] ")
     assert min(spent) < 0.4
