@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from meshflow.testing.anchor import AnchorConformance
     from meshflow.testing.checkpoint import CheckpointStoreConformance
     from meshflow.testing.executor import ExecutorConformance
+    from meshflow.testing.ledger_store import LedgerStoreConformance
     from meshflow.testing.recorder import RecorderConformance
     from meshflow.testing.stage import StageConformance
     from meshflow.testing.unsafe import UnsafeAllowAll
@@ -20,6 +21,7 @@ _HOME = {
     "AnchorConformance": "meshflow.testing.anchor",
     "CheckpointStoreConformance": "meshflow.testing.checkpoint",
     "ExecutorConformance": "meshflow.testing.executor",
+    "LedgerStoreConformance": "meshflow.testing.ledger_store",
     "RecorderConformance": "meshflow.testing.recorder",
     "StageConformance": "meshflow.testing.stage",
     "UnsafeAllowAll": "meshflow.testing.unsafe",
@@ -29,6 +31,7 @@ __all__ = [
     "AnchorConformance",
     "CheckpointStoreConformance",
     "ExecutorConformance",
+    "LedgerStoreConformance",
     "RecorderConformance",
     "StageConformance",
     "UnsafeAllowAll",

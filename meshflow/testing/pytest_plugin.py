@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite(
     "meshflow.testing.base",
     "meshflow.testing.executor",
+    "meshflow.testing.ledger_base",
+    "meshflow.testing.ledger_reads",
+    "meshflow.testing.ledger_store",
+    "meshflow.testing.ledger_writes",
     "meshflow.testing.recorder",
     "meshflow.testing.stage",
 )
