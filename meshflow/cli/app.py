@@ -25,6 +25,7 @@ from meshflow.cli.options import (
 from meshflow.cli.plugins_app import plugins_app
 from meshflow.cli.policy_app import StageName, policy_app
 from meshflow.cli.profiles_app import profiles_app, report
+from meshflow.cli.store_app import store_app
 from meshflow.cli.time_app import replay, time_app
 from meshflow.cli.witness_app import witness_app
 from meshflow.cli.workflow_app import workflow_app
@@ -42,6 +43,7 @@ app.add_typer(policy_app, name="policy")
 ledger_app.add_typer(erase_app)
 ledger_app.add_typer(time_app)
 ledger_app.add_typer(evidence_app)
+ledger_app.add_typer(store_app)
 ledger_app.add_typer(witness_app, name="witness")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(approvals_app, name="approvals")
@@ -89,7 +91,8 @@ def run(
         bool, typer.Option("--fail-on-denied", help="Exit with 1 if any step was denied or failed.")
     ] = False,
     ledger: Annotated[
-        Path | None, typer.Option("--ledger", metavar="PATH", help="Keep the ledger here, not where configured.")
+        str | None,
+        typer.Option("--ledger", metavar="WHERE", callback=text, help="Keep the ledger here, not where configured."),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

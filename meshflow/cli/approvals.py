@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
 
 
-def show_approvals(options: Chosen, path: Path | None, tenant: str | None) -> None:
+def show_approvals(options: Chosen, path: str | None, tenant: str | None) -> None:
     """Print all that waits, the oldest first."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, list[dict[str, Any]]]:
@@ -41,7 +41,7 @@ def show_approvals(options: Chosen, path: Path | None, tenant: str | None) -> No
     say(f"Whole: {command('approvals', 'show', ids=('ID',), options=('--ledger', name))}")
 
 
-def show_approval(options: Chosen, path: Path | None, tenant: str | None, approval_id: str) -> None:
+def show_approval(options: Chosen, path: str | None, tenant: str | None, approval_id: str) -> None:
     """Print one request whole."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def show_approval(options: Chosen, path: Path | None, tenant: str | None, approv
 
 
 def decide(
-    options: Chosen, path: Path | None, tenant: str | None, approval_id: str, *, approve: bool,
+    options: Chosen, path: str | None, tenant: str | None, approval_id: str, *, approve: bool,
     approver: str | None, reason: str, edit: Path | None = None,
 ) -> None:  # fmt: skip
     """Record a decision, and print what was asked and what was answered."""

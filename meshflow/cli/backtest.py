@@ -30,7 +30,7 @@ class BacktestRequest:
 
     bundle: Path | None
     data: Path | None
-    ledger: Path | None
+    ledger: str | None
     tenant: str | None
     run: str | None
     since: str | None

@@ -40,7 +40,7 @@ _MEANING = {
 
 
 def export_bundle(
-    options: Chosen, path: Path | None, runs: Sequence[str] | None, tenant: str | None, *, payloads: bool,
+    options: Chosen, path: str | None, runs: Sequence[str] | None, tenant: str | None, *, payloads: bool,
     checkpoints: Sequence[Path], anchors: Sequence[str], output: Path,
 ) -> None:  # fmt: skip
     """Write a bundle to a file."""

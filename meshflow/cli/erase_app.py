@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -174,7 +173,7 @@ def retention(
     _report(options, ledger, work)
 
 
-def _report(options: Chosen, path: Path | None, work: Callable[[ReplayLedger], Awaitable[dict[str, Any]]]) -> None:
+def _report(options: Chosen, path: str | None, work: Callable[[ReplayLedger], Awaitable[dict[str, Any]]]) -> None:
     """Do the work and print what came of it; exit with 1 if a hold stood in the way of part of it."""
     from meshflow.cli.exits import ExitCode
     from meshflow.cli.ledgers import shown, with_ledger

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshflow.ledger.anchors import Anchor
 
 
-def show_checkpoint(options: Chosen, path: Path | None, output: Path | None) -> None:
+def show_checkpoint(options: Chosen, path: str | None, output: Path | None) -> None:
     """Print a checkpoint as it is, or write it to a file."""
     from meshflow.ledger.format.checkpoints import read_checkpoint
 
@@ -45,7 +45,7 @@ def show_checkpoint(options: Chosen, path: Path | None, output: Path | None) -> 
 
 
 def prove_entry(
-    options: Chosen, path: Path | None, run_id: str, step: str | None, seq: int | None, tenant: str | None,
+    options: Chosen, path: str | None, run_id: str, step: str | None, seq: int | None, tenant: str | None,
     output: Path | None,
 ) -> None:  # fmt: skip
     """Print or write the proof that an entry is in the ledger."""
@@ -68,7 +68,7 @@ async def _place(ledger: ReplayLedger, run_id: str, step: str, tenant: str | Non
     raise LedgerError(f"run {run_id!r} has no step {step!r}; it has {len(steps)} steps, from 0")
 
 
-def prove_since(options: Chosen, path: Path | None, held: Path, output: Path | None) -> None:
+def prove_since(options: Chosen, path: str | None, held: Path, output: Path | None) -> None:
     """Print or write the proof that the ledger extends a checkpoint."""
     from meshflow.ledger.format.checkpoints import read_checkpoint
 
@@ -129,7 +129,7 @@ def check_proof(options: Chosen, path: Path, keys: Sequence[str]) -> ExitCode:
 
 
 def compare_checkpoints(
-    options: Chosen, path: Path | None, first: Path, second: Path, proof: Path | None, keys: Sequence[str]
+    options: Chosen, path: str | None, first: Path, second: Path, proof: Path | None, keys: Sequence[str]
 ) -> ExitCode:
     """Compare what two people hold, with a proof from a file or from the ledger."""
     given = [one for key in keys for one in keys_of(key)] or None
@@ -155,13 +155,13 @@ def compare_checkpoints(
     return ExitCode.OK if result["consistent"] else ExitCode.FAILED
 
 
-def publish(options: Chosen, path: Path | None, kind: str | None) -> ExitCode:
+def publish(options: Chosen, path: str | None, kind: str | None) -> ExitCode:
     """Publish to each anchor, one after the other; an anchor that fails does not keep the others from it."""
     plugin = audit_plugin(options.load(), path)
     wanted = anchors_of(plugin, kind)
     ledger = readable_ledger(plugin)
     if ledger is None:
-        raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
+        raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger WHERE")
 
     async def work(opened: ReplayLedger) -> list[dict[str, Any]]:
         done = []

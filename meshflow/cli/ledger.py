@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshflow.cli.ledgers import command, shown, with_ledger
@@ -23,7 +22,7 @@ _HEAD = (
 _HASHES = ("seq", "prev_hash", "entry_hash", "fingerprint")
 
 
-def show_runs(options: Chosen, path: Path | None, limit: int, before: str | None, tenant: str | None) -> None:
+def show_runs(options: Chosen, path: str | None, limit: int, before: str | None, tenant: str | None) -> None:
     """Print one page of runs."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, list[dict[str, Any]], bool]:
@@ -52,7 +51,7 @@ def show_runs(options: Chosen, path: Path | None, limit: int, before: str | None
         say(f"Older ones: {command('ledger', 'list', options=(f'--before={last}', '--ledger', name, *tenants))}")
 
 
-def show_run(options: Chosen, path: Path | None, run_id: str, tenant: str | None) -> None:
+def show_run(options: Chosen, path: str | None, run_id: str, tenant: str | None) -> None:
     """Print the steps of a run."""
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
@@ -80,7 +79,7 @@ def show_run(options: Chosen, path: Path | None, run_id: str, tenant: str | None
 
 
 def show_step(
-    options: Chosen, path: Path | None, run_id: str, wanted: str, attempt: int | None, tenant: str | None
+    options: Chosen, path: str | None, run_id: str, wanted: str, attempt: int | None, tenant: str | None
 ) -> None:
     """Print one step whole. ``wanted`` is a step's id, or else its place among the run's steps."""
 

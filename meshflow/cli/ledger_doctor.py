@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshflow.cli.exits import ExitCode
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from meshflow.ledger.format.findings import Health
 
 
-def examine_ledger(options: Chosen, path: Path | None) -> ExitCode:
+def examine_ledger(options: Chosen, path: str | None) -> ExitCode:
     """Examine, print, and return 1 if anything is wrong; a warning is not."""
     anchors = getattr(audit_plugin(options.load(), path), "anchors", ())
 

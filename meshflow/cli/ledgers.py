@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def configured_ledger(config: Config, path: Path | None = None) -> ReplayLedger | None:
+def configured_ledger(config: Config, path: str | None = None) -> ReplayLedger | None:
     """Return the configured ledger, or one at ``path`` that is kept as it would be (with its keys and limits).
 
     None where the audit provider keeps none that commands can read. Nothing is opened.
@@ -28,12 +28,13 @@ def configured_ledger(config: Config, path: Path | None = None) -> ReplayLedger 
     return readable_ledger(audit_plugin(config, path))
 
 
-def audit_plugin(config: Config, path: Path | None = None) -> Plugin[Any] | None:
+def audit_plugin(config: Config, path: str | None = None) -> Plugin[Any] | None:
     """Make the plugin that keeps the ledger by configuration, without opening anything.
 
     None if it is not installed, or if a ``path`` is given and its settings have none.
     """
     from meshflow.config import plugin_settings
+    from meshflow.ledger.locate import is_url
     from meshflow.plugin import Host
     from meshflow.registry.discover import discover, import_plugin
     from meshflow.registry.manifest import DEFAULTS
@@ -48,7 +49,7 @@ def audit_plugin(config: Config, path: Path | None = None) -> Plugin[Any] | None
     if path is not None:
         if "path" not in type(settings).model_fields:
             return None
-        settings = settings.model_copy(update={"path": os.path.abspath(path)})
+        settings = settings.model_copy(update={"path": resolved(path) if is_url(path) else os.path.abspath(path)})
     try:
         return plugin_type(settings, Host(base=config.base))
     except MeshflowError:
@@ -66,15 +67,15 @@ def readable_ledger(plugin: object) -> ReplayLedger | None:
 
 
 @asynccontextmanager
-async def _opened(options: Chosen, path: Path | None, *, writing: bool) -> AsyncIterator[ReplayLedger]:
+async def _opened(options: Chosen, path: str | None, *, writing: bool) -> AsyncIterator[ReplayLedger]:
     """Open a ledger that must be there, for as long as the block runs."""
     from meshflow.ledger import ReplayLedger
 
     # To read a ledger that is named takes no configuration; to write to it may take a key.
     found = configured_ledger(options.load(), path) if writing or path is None else None
     if found is None and path is None:
-        raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger PATH")
-    ledger = found if found is not None else ReplayLedger(path or "")
+        raise ConfigError("the configured audit provider keeps no ledger that can be read here; pass --ledger WHERE")
+    ledger = found if found is not None else ReplayLedger(resolved(path or ""))
     if ledger.path is not None and not ledger.path.exists():
         raise LedgerError(f"there is no ledger at {shown(ledger)}; name it with --ledger or --config")
     if ledger.path is not None and not ledger.path.is_file():
@@ -84,7 +85,7 @@ async def _opened(options: Chosen, path: Path | None, *, writing: bool) -> Async
 
 
 def with_ledger(
-    options: Chosen, path: Path | None, work: Callable[[ReplayLedger], Coroutine[Any, Any, T]], *, writing: bool = False
+    options: Chosen, path: str | None, work: Callable[[ReplayLedger], Coroutine[Any, Any, T]], *, writing: bool = False
 ) -> T:
     """Run ``work`` on the ledger and return its result."""
     import asyncio
@@ -94,6 +95,22 @@ def with_ledger(
             return await work(ledger)
 
     return asyncio.run(run())
+
+
+def resolved(place: str) -> str:
+    """Return where a ledger is; in a URL ``${NAME}`` stands for a variable.
+
+    So a password need not stand on the command line, which others may see.
+    """
+    from meshflow.config.interpolate import InterpolationError, interpolate
+    from meshflow.ledger.locate import is_url
+
+    if not is_url(place):
+        return place
+    try:
+        return interpolate(place, os.environ)[0]
+    except InterpolationError as error:
+        raise ConfigError(str(error), path="--ledger") from None
 
 
 def shown(place: Path | ReplayLedger) -> str:

@@ -41,8 +41,13 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 LedgerOption = Annotated[
-    Path | None,
-    typer.Option("--ledger", metavar="PATH", help="File of the ledger; without it the one that is configured."),
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="WHERE",
+        callback=text,
+        help="File or postgresql:// URL of the ledger; without it the one that is configured.",
+    ),
 ]
 TenantOption = Annotated[str | None, typer.Option("--tenant", metavar="ID", callback=text, help="One tenant alone.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", callback=text, help="Id of a run.")]

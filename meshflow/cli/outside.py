@@ -31,7 +31,7 @@ class Given:
 
     @classmethod
     def of(
-        cls, options: Chosen, ledger: Path | None, checkpoints: Sequence[Path], keys: Sequence[str],
+        cls, options: Chosen, ledger: str | None, checkpoints: Sequence[Path], keys: Sequence[str],
         anchors: Sequence[str], witnesses: Sequence[str], quorum: int | None, within: str | None,
     ) -> Self:  # fmt: skip
         """Read the files that options name."""
@@ -66,7 +66,7 @@ class Given:
         return found
 
 
-def anchors_named(options: Chosen, ledger: Path | None, which: str) -> list[Anchor]:
+def anchors_named(options: Chosen, ledger: str | None, which: str) -> list[Anchor]:
     """Return the anchors that an option names: at a path, or configured, of one kind or all."""
     from meshflow.cli.evidence import anchors_of
     from meshflow.cli.ledgers import audit_plugin

@@ -33,7 +33,7 @@ class ReportRequest:
     since: str | None
     until: str | None
     tenant: str | None
-    ledger: Path | None
+    ledger: str | None
     html: Path | None
     out: Path | None
     checkpoints: tuple[Path, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshflow.cli.exits import ExitCode
@@ -52,7 +51,7 @@ class _AsRecorded:
         return await self._runtime.explain(node_input)
 
 
-def replay_run(options: Chosen, path: Path | None, run_id: str, tenant: str | None, *, every: bool) -> ExitCode:
+def replay_run(options: Chosen, path: str | None, run_id: str, tenant: str | None, *, every: bool) -> ExitCode:
     """Print what would differ; 1 if any decision would."""
     config = options.load()
 

@@ -38,7 +38,7 @@ class RunRequest:
     resume: bool = False
     arguments: tuple[str, ...] = ()
     fail_on_denied: bool = False
-    ledger: Path | None = None
+    ledger: str | None = None
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ async def _invoke(config: Config, job: Job, request: RunRequest, named: Path | N
             await ledger.aclose()
 
 
-def _watched(config: Config, path: Path | None) -> WatchedLedger | None:
+def _watched(config: Config, path: str | None) -> WatchedLedger | None:
     """Return the configured ledger, or one at ``path``, watched; None where it cannot be read."""
     from meshflow.cli.watch import WatchedLedger
 

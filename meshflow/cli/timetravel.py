@@ -32,7 +32,7 @@ def check_output(output: Path | None, *, force: bool) -> None:
 
 
 def export_run(
-    options: Chosen, path: Path | None, run_id: str, tenant: str | None, *, csv: bool, output: Path | None
+    options: Chosen, path: str | None, run_id: str, tenant: str | None, *, csv: bool, output: Path | None
 ) -> None:
     """Write a run to a file or to stdout, as it is read."""
     if options.as_json and csv and output is None:
@@ -96,7 +96,7 @@ async def _save(parts: AsyncIterator[str], output: Path) -> None:
 
 
 def show_diff(
-    options: Chosen, path: Path | None, run_a: str, run_b: str, tenant: str | None, *, fail_on_difference: bool
+    options: Chosen, path: str | None, run_a: str, run_b: str, tenant: str | None, *, fail_on_difference: bool
 ) -> ExitCode:
     """Print what two runs did differently."""
 
@@ -144,7 +144,7 @@ def _ending(one: dict[str, Any], side: str) -> str:
 
 
 def fork_run(
-    options: Chosen, path: Path | None, run_id: str, from_step: int, new_run_id: str | None, tenant: str | None
+    options: Chosen, path: str | None, run_id: str, from_step: int, new_run_id: str | None, tenant: str | None
 ) -> None:
     """Begin a new run and print its id."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshflow.cli.exits import ExitCode
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _PAGE = 500
 
 
-def verify_runs(options: Chosen, path: Path | None, run_id: str | None, tenant: str | None, given: Given) -> ExitCode:
+def verify_runs(options: Chosen, path: str | None, run_id: str | None, tenant: str | None, given: Given) -> ExitCode:
     """Verify one run or all; 1 if anything is wrong, or there is nothing that could be right."""
 
     async def read(

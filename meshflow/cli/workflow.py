@@ -39,7 +39,7 @@ class WorkflowRequest:
     retry_failed: bool = False
     agent: str = "local"
     tenant: str | None = None
-    ledger: Path | None = None
+    ledger: str | None = None
     allow_imports: bool = False
 
 

@@ -90,7 +90,8 @@ def run(
         str | None, typer.Option("--tenant", metavar="ID", callback=text, help="Tenant of the run.")
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option("--ledger", metavar="PATH", help="Keep the ledger here, not where configured.")
+        str | None,
+        typer.Option("--ledger", metavar="WHERE", callback=text, help="Keep the ledger here, not where configured."),
     ] = None,
     allow_imports: ImportsOption = False,
     config: ConfigOption = None,

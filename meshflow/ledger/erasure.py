@@ -80,6 +80,10 @@ class ErasableStore(Protocol):
         """Return the holds in force, and with ``released`` those that were."""
         ...
 
+    async def rewrap(self, key: str) -> int:
+        """Wrap every data key under the key-encryption key that is named, in one transaction; return how many."""
+        ...
+
     async def expired(
         self, rules: Collection[RetentionRule], now_us: int, after: int, limit: int, tenant: str | None
     ) -> tuple[dict[str, dict[int, frozenset[str]]], int | None]:
@@ -172,6 +176,15 @@ class ErasureCalls:
     async def holds(self, *, released: bool = False, tenant: str | None = None) -> list[dict[str, Any]]:
         """Return the holds in force, the oldest first; with ``released`` also those that were."""
         return await self._store.holds(released, self._scope(tenant))
+
+    async def rewrap(self, key_encryption_key: str) -> int:
+        """Wrap the data keys of encrypted payloads under another key-encryption key; return how many there are.
+
+        ``key_encryption_key`` names the new one, as for a ledger; this one must be open with the old one, and goes on
+        with the new. Payloads are not touched. Whoever has the ledger open with the old key cannot read on, and once
+        the old key is destroyed, backups of the ledger from before cannot be read by anybody.
+        """
+        return await self._store.rewrap(key_encryption_key)
 
     async def apply_retention(
         self, rules: Collection[RetentionRule], *, now_us: int | None = None, tenant: str | None = None

@@ -55,6 +55,17 @@ class PostgresDatabase:
             raise
         return connection
 
+    def make(self, origin: str) -> Connection:
+        """Make the schema of a ledger that is copied here."""
+        return self.open_writer(origin)
+
+    def numbered(self, connection: Connection) -> None:
+        """Set the sequences to the highest number in use."""
+        for table in ("runs", "signers", "keys", "holds"):
+            connection.execute(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"  # noqa: S608 - ours
+            ).fetchall()
+
     def _connect(self, settings: dict[str, str]) -> PostgresConnection:
         from meshflow.ledger.postgres.connection import PostgresConnection
 
@@ -185,7 +196,7 @@ class PostgresDatabase:
 
     def address(self) -> list[Any]:
         """Return the URL as it was given, and the patience."""
-        return ["postgresql", self._address.url, self._busy_timeout_ms]
+        return [self._address.url, self._busy_timeout_ms]
 
     def explain(self, error: Exception) -> LedgerError:
         """Return what was explained where it was raised."""

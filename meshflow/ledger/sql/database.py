@@ -87,6 +87,17 @@ class Database(Protocol):
         """Return a connection to write over, with the tables made or brought up to date."""
         ...
 
+    def make(self, origin: str) -> Connection:
+        """Return a connection to write over, with the tables of a ledger made whose log has a name already.
+
+        For a copy; LedgerError when there is a ledger.
+        """
+        ...
+
+    def numbered(self, connection: Connection) -> None:
+        """Have rows numbered from behind those that were inserted with numbers of their own."""
+        ...
+
     def begin(self, connection: Connection) -> object:
         """Begin a transaction under the ledger's write lock; return what changes whenever another process writes."""
         ...
@@ -143,7 +154,10 @@ class Database(Protocol):
         ...
 
     def address(self) -> list[Any]:
-        """Return, in JSON's terms, how another process of this machine opens the same database."""
+        """Return, in JSON's terms, how another process of this machine opens the same database: what ``locate`` takes.
+
+        It may hold a password.
+        """
         ...
 
     def explain(self, error: Exception) -> LedgerError:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshflow.ledger.erasure import ErasureOrder
+from meshflow.ledger.shredding import wrapping_key
 from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.erase import WAS_DELETED, erase, index_subjects, runs_of_subject
@@ -63,6 +64,17 @@ class SqlErasing:
     async def holds(self, released: bool, tenant: str | None) -> list[dict[str, Any]]:
         """Return holds."""
         return await self._apart(lambda connection: holds(connection, released, tenant)) or []
+
+    async def rewrap(self, key: str) -> int:
+        """Wrap data keys anew."""
+        new, vault = wrapping_key(key), self._appender.vault
+
+        def job() -> int:
+            count = self._appender.transact(lambda connection: vault.rewrap(connection, new))
+            vault.rewrapped(new, key)
+            return count
+
+        return await self._run(job)
 
     async def expired(
         self, rules: Collection[RetentionRule], now_us: int, after: int, limit: int, tenant: str | None

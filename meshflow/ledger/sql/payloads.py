@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from meshflow.ledger.format.chain import SALT_BYTES
@@ -21,7 +21,7 @@ _GARBLED = (b"?" * SALT_BYTES, b"null")
 class Opener:
     """Opens payloads as they were fetched. Used by one thread at a time; ids of keys are never used twice."""
 
-    def __init__(self, key: WrappingKey | None) -> None:
+    def __init__(self, key: Callable[[], WrappingKey | None]) -> None:
         self._key = key
         self._kept: dict[int, bytes] = {}
 
@@ -37,14 +37,15 @@ class Opener:
         return (open_payload(data_key, payload_id, data) if isinstance(data, bytes) else None) or _GARBLED
 
     def _unwrap(self, key_id: int, scope: str, name: str, wrapped: bytes) -> bytes:
-        if self._key is None:
+        key = self._key()
+        if key is None:
             raise LockedError(
                 "the payloads are encrypted, and no key-encryption key was given; give the key that this ledger was "
                 "written with"
             )
         if len(self._kept) >= _KEYS_KEPT:
             self._kept.clear()
-        self._kept[key_id] = data_key = self._key.unwrap(wrapped, label(scope, name))
+        self._kept[key_id] = data_key = key.unwrap(wrapped, label(scope, name))
         return data_key
 
     def open_rows(self, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:

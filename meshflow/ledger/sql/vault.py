@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from meshflow.errors import ConfigError
 from meshflow.ledger.format.entry import Draft, Written
 from meshflow.ledger.format.payload import payload_value
-from meshflow.ledger.shredding import KEY_BYTES, SCOPES, WrappingKey, seal_payload, wrapping_key
+from meshflow.ledger.shredding import KEY_BYTES, SCOPES, LockedError, WrappingKey, seal_payload, wrapping_key
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.payloads import Opener, label
 from meshflow.ledger.sql.subjects import digest, index_key
@@ -32,7 +32,7 @@ class Vault:
 
     def opener(self) -> Opener:
         """Return what opens payloads for one thread."""
-        return Opener(self._key)
+        return Opener(lambda: self._key)
 
     def seal(
         self, connection: Connection, drafts: Sequence[Draft], outcomes: Sequence[Outcome], rows: list[object]
@@ -54,6 +54,22 @@ class Vault:
                 keys[name] = self._data_key(connection, name, draft.columns[9])
             key_id, data_key = keys[name]
             rows[at + 1 : at + 4] = b"", seal_payload(data_key, payload_id, salt, data), key_id  # type: ignore[arg-type]
+
+    def rewrap(self, connection: Connection, new: WrappingKey) -> int:
+        """Wrap every data key under another key-encryption key, inside a transaction; return how many there are."""
+        if self._key is None:
+            raise LockedError("data keys are wrapped anew with the key-encryption key that they are under; give it too")
+        rows = connection.execute("SELECT id, scope, name, wrapped FROM keys ORDER BY id").fetchall()
+        anew = []
+        for key_id, scope, name, wrapped in rows:
+            bound = label(scope, name)
+            anew.append((new.wrap(self._key.unwrap(wrapped, bound), bound), key_id))
+        connection.executemany("UPDATE keys SET wrapped = ? WHERE id = ?", anew)
+        return len(anew)
+
+    def rewrapped(self, new: WrappingKey, source: str | None) -> None:
+        """Take up the new key, once what is under it is durable."""
+        self._key, self.source = new, source
 
     def _data_key(self, connection: Connection, name: str, at_us: int) -> tuple[int, bytes]:
         """Return the data key of a run or subject, made if there is none; the id tells it from one that was deleted."""

@@ -57,6 +57,13 @@ class SqliteDatabase:
         self._size = one.st_size if (one := found[""]) is not None else 0
         return connection
 
+    def make(self, origin: str) -> Connection:
+        """Make the file of a ledger that is copied here."""
+        return open_writer(self._path, self._busy_timeout_ms, origin)
+
+    def numbered(self, connection: Connection) -> None:
+        """SQLite sees to that itself."""
+
     def begin(self, connection: Connection) -> object:
         """Take the write lock, with short and uneven pauses: SQLite's own back off to 100 ms, and starve."""
         deadline = None
@@ -221,7 +228,7 @@ class SqliteDatabase:
 
     def address(self) -> list[Any]:
         """Return path and patience."""
-        return ["sqlite", str(self._path), self._busy_timeout_ms]
+        return [os.path.abspath(self._path), self._busy_timeout_ms]
 
     def explain(self, error: Exception) -> LedgerError:
         """Return what an error of SQLite means."""

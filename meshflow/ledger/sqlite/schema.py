@@ -15,12 +15,15 @@ from meshflow.ledger.sqlite.tables import SCHEMA_VERSION, TABLES, run_script
 APPLICATION_ID = 0x4D46_4C47  # "MFLG", so that no other database is taken for a ledger
 
 
-def open_writer(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
-    """Open the file for writing, and make it if it is not there; LedgerError says why it cannot be."""
+def open_writer(path: Path, busy_timeout_ms: int, origin: str | None = None) -> sqlite3.Connection:
+    """Open the file for writing, and make it if it is not there; LedgerError says why it cannot be.
+
+    ``origin`` names the log of a ledger that is being copied here, which must not exist yet.
+    """
     deadline = time.monotonic() + busy_timeout_ms / 1_000
     while True:
         try:
-            return _open(path, busy_timeout_ms)
+            return _open(path, busy_timeout_ms, origin)
         except sqlite3.Error as error:
             # Two processes that switch a new file to WAL at once get "locked" at once, whatever the busy timeout.
             if not _is_busy(error) or time.monotonic() >= deadline:
@@ -28,7 +31,7 @@ def open_writer(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
             time.sleep(0.01)
 
 
-def _open(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+def _open(path: Path, busy_timeout_ms: int, origin: str | None) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, cached_statements=256, timeout=busy_timeout_ms / 1_000, check_same_thread=False
     )
@@ -42,7 +45,7 @@ def _open(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
         connection.execute("PRAGMA cache_size = -16000")  # each run that is written to has its place in three indexes
         connection.execute("PRAGMA secure_delete = ON")
-        _prepare(connection, path)
+        _prepare(connection, path, origin)
         connection.execute("PRAGMA busy_timeout = 0")  # from here on whoever begins a transaction waits for the lock
     except BaseException:
         connection.close()
@@ -50,7 +53,7 @@ def _open(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, origin: str | None) -> None:
     """Create the tables, or bring those of an older version up to date, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -59,8 +62,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise LedgerError(f"{path} is a database, but not a meshflow ledger; choose another path")
             run_script(connection, TABLES)
-            create_log(connection, new_origin())
+            create_log(connection, origin or new_origin())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        elif origin is not None:
+            raise LedgerError(f"{path} holds a ledger already; copy into a place that holds nothing")
         elif version == 1:
             from_version_1(connection)
         elif version == 2:

@@ -29,12 +29,10 @@ def check_range(
 
 def database_at(address: Sequence[Any]) -> Database:
     """Return the database at what its ``address`` gave."""
-    from pathlib import Path
+    from meshflow.ledger.locate import locate
 
-    from meshflow.ledger.sqlite.database import SqliteDatabase
-
-    _, path, busy_timeout_ms = address
-    return SqliteDatabase(Path(path), busy_timeout_ms)
+    location, busy_timeout_ms = address
+    return locate(location, busy_timeout_ms=busy_timeout_ms).database
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ class Forger:
         self.run(f"DELETE FROM entries WHERE {condition}")
 
 
-async def write_ledger(path: Path) -> dict[str, str]:
+async def write_ledger(path: str | Path) -> dict[str, str]:
     """Fill a ledger with what honest ledgers have; return checkpoints that an auditor kept on the way."""
     held = {}
     async with ReplayLedger(path, clock=ManualClock()) as ledger:

@@ -213,3 +213,71 @@ async def test_the_plugin_encrypts_as_its_settings_say(tmp_path: Path, kek: str,
     await plugin.ledger.write(record())
     await plugin.shutdown()
     assert keys_in(tmp_path / "runs.db") == ["run-1"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_the_whole_ledger_is_verified_with_the_key_and_sealed_without_it(
+    place: str | Path, kek: str, record: MakeRecord, kind: str, processes: int
+) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
+        for number in range(4):
+            await ledger.write(record(number, f"run-{number % 2}"))
+        await ledger.write(record(9, "gone"))
+        await ledger.delete_run("gone")
+        result = await ledger.verify_ledger(processes=processes)
+        assert (result["errors"], result["sealed_payloads"]) == ([], 0)
+    async with ReplayLedger(place) as ledger:
+        result = await ledger.verify_ledger(processes=processes)
+        assert (result["errors"], result["sealed_payloads"]) == ([], 20)
+    zero = "'\\x00'::bytea" if kind == "postgres" else "x'00'"
+    look(place, "DROP TRIGGER payloads_update" + (" ON payloads" if kind == "postgres" else ""))
+    look(place, f"UPDATE payloads SET data = data || {zero} WHERE id = 16")
+    look(place, "DELETE FROM keys WHERE name = 'run-1'")
+    async with ReplayLedger(place, key_encryption_key=kek) as ledger:
+        result = await ledger.verify_ledger(processes=processes)
+    layers = {(finding["layer"], finding["run_id"]) for finding in result["findings"]}
+    assert layers == {("commitments", "run-0"), ("erasures", "run-1")}
+
+
+async def test_data_keys_are_wrapped_under_another_key(
+    place: str | Path, kek: str, record: MakeRecord, tmp_path: Path
+) -> None:
+    new = key_file(tmp_path, 9, "new")
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
+        for number in range(6):
+            await ledger.write(record(number, f"run-{number % 3}"))
+        before = look(place, "SELECT id, scope, name, made_us FROM keys ORDER BY id")
+        assert await ledger.rewrap(new) == 3
+        assert look(place, "SELECT id, scope, name, made_us FROM keys ORDER BY id") == before
+        # The ledger goes on with the new key: what it has read already, what it has not, and what it writes.
+        assert len(await ledger.get_run("run-1")) == 2
+        await ledger.write(record(7, "run-0"))
+        await ledger.write(record(8, "run-9"))
+        result = await ledger.verify_ledger()
+        assert (result["errors"], result["sealed_payloads"]) == ([], 0)
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=new) as ledger:
+        assert [len(await ledger.get_run(f"run-{n}")) for n in (0, 1, 2, 9)] == [3, 2, 2, 1]
+        assert (await ledger.verify_chain("run-0"))["errors"] == []
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
+        with pytest.raises(LedgerError, match="the one given is"):
+            await ledger.get_run("run-0")
+        with pytest.raises(LedgerError, match="nothing was changed"):
+            await ledger.rewrap(kek)
+    async with ReplayLedger(place) as ledger:
+        with pytest.raises(LedgerError, match="the key-encryption key that they are under"):
+            await ledger.rewrap(new)
+
+
+async def test_keys_are_wrapped_anew_all_or_none(
+    place: str | Path, kek: str, record: MakeRecord, tmp_path: Path
+) -> None:
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
+        await ledger.write(record(0, "run-0"))
+        await ledger.write(record(0, "run-1"))
+    look(place, "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE id = 1) WHERE id = 2")
+    before = look(place, "SELECT * FROM keys ORDER BY id")
+    async with ReplayLedger(place, encrypt="run", key_encryption_key=kek) as ledger:
+        with pytest.raises(LedgerError, match="damaged"):
+            await ledger.rewrap(key_file(tmp_path, 9, "new"))
+        assert look(place, "SELECT * FROM keys ORDER BY id") == before
+        assert len(await ledger.get_run("run-0")) == 1
