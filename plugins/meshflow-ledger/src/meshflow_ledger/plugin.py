@@ -30,7 +30,7 @@ class LedgerSettings(Settings):
     path: str = Field(
         "meshflow_runs.db",
         min_length=1,
-        description="SQLite file of the ledger; a relative path starts from meshflow.yaml",
+        description="SQLite file of the ledger, from meshflow.yaml if it is relative, or a postgresql:// URL",
     )
     busy_timeout_ms: int = Field(
         15_000, ge=0, le=600_000, description="how long to wait for another process's write, in milliseconds"
