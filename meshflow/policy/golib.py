@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
 
 from meshflow.errors import ConfigError, ContractError
-from meshflow.policy.analysis import Analysis
 from meshflow.policy.answer import parse_answer
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import inspect
-from meshflow.policy.encode import encode
 from meshflow.policy.engine import MAX_INPUT_BYTES, PolicyAnswer, PolicyFailure
+from meshflow.policy.front import BundleEngine
 from meshflow.policy.opa.messages import failure_of, first_problem
 
 DISTRIBUTION = "opa-golib-python-bindings"
@@ -33,10 +30,11 @@ ENGINES_SIDE_BY_SIDE = 2
 _FORKED = PolicyFailure("engine_forked", "this process was forked after the policy engine had been used")
 
 
-class GolibEngine:
+class GolibEngine(BundleEngine):
     """Evaluates one bundle with OPA's evaluator, on ``engines`` threads with an engine each."""
 
     name = "golib"
+    distribution = DISTRIBUTION
 
     def __init__(
         self,
@@ -46,28 +44,13 @@ class GolibEngine:
         max_waiting: int = MAX_WAITING,
         engines: int = ENGINES_SIDE_BY_SIDE,
     ) -> None:
-        self._bundle = bundle
-        self._max_input_bytes = max_input_bytes
+        super().__init__(bundle, max_input_bytes)
         self._max_waiting = max_waiting
         self._engines = engines
         self._waiting = 0
-        self._analysis: Analysis | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
         self._own = threading.local()
-
-    @property
-    def version(self) -> str:
-        """The version of the distribution."""
-        try:
-            return version(DISTRIBUTION)
-        except PackageNotFoundError:
-            return ""
-
-    @property
-    def bundle_digest(self) -> str:
-        """The sha256 of the bundle."""
-        return self._bundle.digest
 
     async def start(self) -> None:
         """Check the bundle, then compile it in each engine; ConfigError names file and line."""
@@ -87,23 +70,10 @@ class GolibEngine:
         if pool is not None and self._process == os.getpid():
             await asyncio.to_thread(pool.shutdown)
 
-    def has(self, entry_point: str) -> bool:
-        """Return whether the bundle defines the rule."""
-        if self._analysis is None:
-            raise ContractError("start the policy engine before asking what its bundle defines")
-        return entry_point in self._analysis.rules
-
-    async def evaluate(self, entry_point: str, document: Mapping[str, Any]) -> PolicyAnswer | PolicyFailure:
-        """Evaluate a rule on one of the engines."""
-        encoded = encode(document, self._max_input_bytes)
-        if isinstance(encoded, PolicyFailure):
-            return encoded
-        if self._analysis is None:
-            await self.start()
+    async def ask(self, entry_point: str, encoded: bytes) -> PolicyAnswer | PolicyFailure:
+        """Evaluate on one of the engines' threads."""
         if self._process != os.getpid():
             return _FORKED
-        if not self.has(entry_point):
-            return PolicyFailure("undefined", f"the bundle has no rule {entry_point}")
         pool = self._pool
         if pool is None:
             raise ContractError("the policy engine was closed while a step was on its way to it")

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from importlib.metadata import version
 
 import orjson
 
-from meshflow.errors import ConfigError, ContractError
+from meshflow.errors import ConfigError
 from meshflow.policy.analysis import Analysis
 from meshflow.policy.answer import parse_answer
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import Engine, analyse_engine, describe, is_panic, new_engine
-from meshflow.policy.encode import encode
 from meshflow.policy.engine import ENTRY_POINTS, MAX_INPUT_BYTES, PolicyAnswer, PolicyFailure
+from meshflow.policy.front import BundleEngine
 from meshflow.policy.inplace import PerThread
 from meshflow.policy.worker import Cell, Worker, WorkerBusyError, freed_here
 
@@ -36,7 +34,7 @@ _COMPILE_ERRORS = ("is unsafe", "could not find function", "recursion detected",
 _CONFLICTS = ("rule conflicts", "rules must not produce", "functions must not produce", "value for key")
 
 
-class RegorusEngine:
+class RegorusEngine(BundleEngine):
     """Evaluates one bundle with regorus (the PyPI distribution ``gordon-to-regorus``).
 
     The first ``in_place_threads`` threads that ask get an engine of their own and wait for nobody; all others share one
@@ -44,6 +42,7 @@ class RegorusEngine:
     """
 
     name = "regorus"
+    distribution = "gordon-to-regorus"
 
     def __init__(
         self,
@@ -53,24 +52,12 @@ class RegorusEngine:
         max_waiting: int = MAX_WAITING,
         in_place_threads: int = IN_PLACE_THREADS,
     ) -> None:
-        self._bundle = bundle
-        self._max_input_bytes = max_input_bytes
+        super().__init__(bundle, max_input_bytes)
         self._max_waiting = max_waiting
         self._here: PerThread[Engine] = PerThread(in_place_threads)
         self._lock = threading.Lock()
         self._worker: Worker[Engine] | None = None
-        self._analysis: Analysis | None = None
         self._process = 0
-
-    @property
-    def version(self) -> str:
-        """The version of the distribution."""
-        return version("gordon-to-regorus")
-
-    @property
-    def bundle_digest(self) -> str:
-        """The sha256 of the bundle."""
-        return self._bundle.digest
 
     async def start(self) -> None:
         """Parse, check and compile the bundle; ConfigError names file and line."""
@@ -90,21 +77,8 @@ class RegorusEngine:
         if worker is not None and self._process == os.getpid():
             await worker.close()
 
-    def has(self, entry_point: str) -> bool:
-        """Return whether the bundle defines the rule."""
-        if self._analysis is None:
-            raise ContractError("start the policy engine before asking what its bundle defines")
-        return entry_point in self._analysis.rules
-
-    async def evaluate(self, entry_point: str, document: Mapping[str, object]) -> PolicyAnswer | PolicyFailure:
-        """Evaluate a rule. The document is encoded before this first waits, so later changes to it do not count."""
-        encoded = encode(document, self._max_input_bytes)
-        if isinstance(encoded, PolicyFailure):
-            return encoded
-        if self._analysis is None:
-            await self.start()
-        if not self.has(entry_point):
-            return PolicyFailure("undefined", f"the bundle has no rule {entry_point}")
+    async def ask(self, entry_point: str, encoded: bytes) -> PolicyAnswer | PolicyFailure:
+        """Evaluate on this thread, or hand the question to the shared one."""
         text = encoded.decode()
         cell = self._here.claim()
         if cell is not None:

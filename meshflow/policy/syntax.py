@@ -167,18 +167,24 @@ def _below(node: Node) -> Iterator[Any]:
         node = body["refr"]
 
 
-def calls_of(rule: Rule) -> Iterator[Call]:
-    """Yield the calls in a rule."""
-    stack: list[Any] = [rule.body]
+def nodes_of(tree: Any) -> Iterator[Node]:
+    """Yield every node of a tree, a parent before what it holds."""
+    stack = [tree]
     while stack:
         node = stack.pop()
         if isinstance(node, list):
             stack.extend(node)
         elif isinstance(node, dict):
-            call = node.get("Call")
-            if isinstance(call, dict) and "fcn" in call:
-                yield _call(call, rule, f"{rule.file}:{call['span']['line']}")
+            yield node
             stack.extend(node.values())
+
+
+def calls_of(rule: Rule) -> Iterator[Call]:
+    """Yield the calls in a rule."""
+    for node in nodes_of(rule.body):
+        call = node.get("Call")
+        if isinstance(call, dict) and "fcn" in call:
+            yield _call(call, rule, f"{rule.file}:{call['span']['line']}")
 
 
 def _call(call: Node, rule: Rule, where: str) -> Call:

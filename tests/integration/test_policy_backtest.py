@@ -285,6 +285,14 @@ def record(number: int, evidence: Mapping[str, Any]) -> StepRecord:
     )  # fmt: skip
 
 
+def resident_bytes() -> int:
+    """Return what the process holds in memory now; 0 where that is not told so."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 @pytest.mark.slow
 @pytest.mark.soak
 async def test_memory_is_flat_and_five_thousand_decisions_a_second_are_made(tmp_path: Path) -> None:
@@ -293,7 +301,7 @@ async def test_memory_is_flat_and_five_thousand_decisions_a_second_are_made(tmp_
     document = {"time_us": 5, "step": {"attempt": 1}, "estimate": {"micro_usd": 10, "tokens": 3}, "approval": None}
     asked = asked_of({**document, "declared": {"risk": None, "idempotent": None}}, 0)
     evidence = {"engine": "regorus 0.13.0", "bundle_digest": "a" * 64, "data_digest": "b" * 64, KEY: asked}
-    peaks, rates = [], []
+    peaks, rates, resident = [], [], []
     async with ReplayLedger(tmp_path / "runs.db", checkpoint_every=10_000) as ledger:
         written = 0
         for count in counts:
@@ -304,21 +312,24 @@ async def test_memory_is_flat_and_five_thousand_decisions_a_second_are_made(tmp_
             if not SOAK:
                 tracemalloc.start()
             begun = process_time()
-            backtest = Backtest(bundle)
+            backtest, most = Backtest(bundle), 0
             before: str | None = None
             while runs := await ledger.list_runs(limit=500, before=before):
                 for run in runs:
                     async for step in ledger.iter_run(run):
                         backtest.judge(step)
+                    most = max(most, resident_bytes())
                 before = runs[-1]
+            resident.append(most)
             rates.append(backtest.report.decisions / (process_time() - begun))
             if not SOAK:
                 peaks.append(tracemalloc.get_traced_memory()[1])
                 tracemalloc.stop()
             assert (backtest.report.decisions, backtest.report.same) == (count, count)
-    print(f"decisions a second: {[round(rate) for rate in rates]}, peak bytes: {peaks}")
+    print(f"decisions a second: {[round(rate) for rate in rates]}, bytes: {peaks} of Python, {resident} resident")
     if SOAK:
         assert rates[-1] >= 5_000
+        assert resident[-1] < resident[0] + 100_000_000
     else:
         assert peaks[-1] < peaks[0] * 1.5 + 2_000_000
 

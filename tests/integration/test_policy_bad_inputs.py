@@ -119,15 +119,15 @@ def _cut(handler: Handler) -> bool:
 
 
 def _slow(handler: Handler) -> bool:
-    time.sleep(0.8)
+    time.sleep(1.5)
     return False
 
 
 FAULTS: dict[str, tuple[Callable[[Handler], bool], int, str]] = {
-    "answers 500": (_status, 1_000, "server_error"),
-    "answers a web page": (_html, 1_000, "server_nonsense"),
-    "closes mid-body": (_cut, 1_000, "server_cut_off"),
-    "is slow": (_slow, 100, "server_timeout"),
+    "answers 500": (_status, 1_900, "server_error"),
+    "answers a web page": (_html, 1_900, "server_nonsense"),
+    "closes mid-body": (_cut, 1_900, "server_cut_off"),
+    "is slow": (_slow, 700, "server_timeout"),
 }
 
 

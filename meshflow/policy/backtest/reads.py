@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product, takewhile
 from typing import Any
 
-from meshflow.policy.syntax import Node, Rule, path_of
+from meshflow.policy.syntax import Node, Rule, nodes_of, path_of
 from meshflow.policy.tools.reach import Reach
 
 Path = tuple[str, ...]
@@ -30,7 +30,7 @@ def _listed(rule: Rule) -> Listed:
     """Return the variables that a rule takes from a list of texts. One that it binds twice is left out."""
     found: dict[str, tuple[str, ...]] = {}
     twice: set[str] = set()
-    for node in _nodes(rule.body):
+    for node in nodes_of(rule.body):
         some = node.get("SomeIn")
         if not isinstance(some, dict):
             continue
@@ -44,17 +44,6 @@ def _listed(rule: Rule) -> Listed:
                 twice.add(name)
             found[name] = texts if items and len(texts) == len(items) else ()
     return {name: texts for name, texts in found.items() if texts and name not in twice}
-
-
-def _nodes(tree: Any) -> Iterator[Node]:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            yield node
-            stack.extend(node.values())
 
 
 def _reads(tree: Any, rule: Rule, listed: Listed) -> Iterator[Path]:

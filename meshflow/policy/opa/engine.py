@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from meshflow.errors import ConfigError, ContractError
-from meshflow.policy.analysis import Analysis
 from meshflow.policy.answer import parse_answer
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import inspect
-from meshflow.policy.encode import encode
 from meshflow.policy.engine import MAX_INPUT_BYTES, PolicyAnswer, PolicyFailure
+from meshflow.policy.front import BundleEngine
 from meshflow.policy.opa.client import Client, new_client
 from meshflow.policy.opa.faults import ServerFault, fault
 from meshflow.policy.opa.namespace import Placed, place_in_namespace, question_of
@@ -23,7 +21,7 @@ from meshflow.policy.opa.owner import LoopOwner
 from meshflow.policy.opa.server import OpaServer
 
 
-class OpaEngine:
+class OpaEngine(BundleEngine):
     """Has one bundle evaluated by an OPA server.
 
     A pushed bundle lives there under a name made of its digest, and each question names it. A server that has lost it,
@@ -31,32 +29,18 @@ class OpaEngine:
     """
 
     name = "opa"
+    distribution = "opa-python-client"  # a server does not say its own version to everyone
 
     def __init__(
         self, bundle: Bundle, server: OpaServer, *, base: Path | None = None, max_input_bytes: int = MAX_INPUT_BYTES
     ) -> None:
-        self._bundle = bundle
+        super().__init__(bundle, max_input_bytes)
         self._server = server
         self._base = base or Path()
-        self._max_input_bytes = max_input_bytes
-        self._analysis: Analysis | None = None
         self._placed: Placed | None = None
         self._owner: LoopOwner | None = None
         self._client: Client | None = None
         self._process = 0
-
-    @property
-    def version(self) -> str:
-        """The version of the client; a server does not say its own to everyone."""
-        try:
-            return version("opa-python-client")
-        except PackageNotFoundError:
-            return ""
-
-    @property
-    def bundle_digest(self) -> str:
-        """The sha256 of the bundle."""
-        return self._bundle.digest
 
     async def start(self) -> None:
         """Check the bundle and the server's health, and see to it that the server has the bundle.
@@ -93,21 +77,10 @@ class OpaEngine:
             await owner.call(self._left(client))
         await owner.stop()
 
-    def has(self, entry_point: str) -> bool:
-        """Return whether the bundle defines the rule."""
-        if self._analysis is None:
-            raise ContractError("start the policy engine before asking what its bundle defines")
-        return entry_point in self._analysis.rules
-
-    async def evaluate(self, entry_point: str, document: Mapping[str, Any]) -> PolicyAnswer | PolicyFailure:
+    async def ask(self, entry_point: str, encoded: bytes) -> PolicyAnswer | PolicyFailure:
         """Ask the server; nothing that it does raises."""
-        encoded = encode(document, self._max_input_bytes)
-        if isinstance(encoded, PolicyFailure):
-            return encoded
-        if self._analysis is None or self._process != os.getpid():
+        if self._process != os.getpid():  # a thread does not survive a fork
             await self.start()
-        if not self.has(entry_point):
-            return PolicyFailure("undefined", f"the bundle has no rule {entry_point}")
         owner, client = self._owner, self._client
         if owner is None or client is None:
             raise ContractError("the policy engine was closed while a step was on its way to it")

@@ -14,7 +14,7 @@ from meshflow.errors import ConfigError
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import modules_of, new_engine
 from meshflow.policy.engine import ENTRY_POINTS
-from meshflow.policy.syntax import Node, calls_of, path_of, rules_of
+from meshflow.policy.syntax import Node, calls_of, nodes_of, path_of, rules_of
 from meshflow.policy.worker import freed_here
 
 
@@ -91,16 +91,10 @@ def _root(node: Node) -> Node:
 
 
 def _variables(tree: Any) -> Iterator[Node]:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            var = node.get("Var")
-            if isinstance(var, dict) and "value" in var:
-                yield var
-            stack.extend(node.values())
+    for node in nodes_of(tree):
+        var = node.get("Var")
+        if isinstance(var, dict) and "value" in var:
+            yield var
 
 
 def _in_order(modules: list[Node]) -> list[str]:

@@ -42,7 +42,7 @@ def bundle(shell: Any) -> Path:
 
 def test_check_finds_nothing_in_the_starter_bundle(shell: Shell) -> None:
     done = shell("policy", "check", "--strict")
-    assert (done.code, done.out) == (0, "authz: 5 files, 0 errors, 0 warnings for regorus\n")
+    assert (done.code, done.out) == (0, "authz: 6 files, 0 errors, 0 warnings for regorus\n")
 
 
 def test_check_prints_places_and_fails(shell: Any, bundle: Path) -> None:

@@ -206,7 +206,7 @@ def cut_at_once(handler: Handler) -> bool:
 
 
 def slow(handler: Handler) -> bool:
-    time.sleep(1.0)
+    time.sleep(2.0)
     return False
 
 
@@ -244,10 +244,15 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
+def _patience(name: str) -> int:
+    """Little where a server is slow; else enough for a busy machine."""
+    return 800 if name == "slow" else 10_000
+
+
 @pytest.mark.parametrize("name", FAULTS)
 async def test_each_fault_has_its_cause_and_quotes_nothing(opa: Server, name: str) -> None:
     fault, cause = FAULTS[name]
-    async with started(opa.url, timeout_ms=250) as engine:
+    async with started(opa.url, timeout_ms=_patience(name)) as engine:
         opa.fault = fault
         failure = await engine.evaluate(RULE, {"x": 1, "secret": "hunter2"})
         assert isinstance(failure, PolicyFailure)
@@ -261,7 +266,7 @@ async def test_each_fault_has_its_cause_and_quotes_nothing(opa: Server, name: st
 async def test_each_fault_at_the_start_is_told_with_the_setting(opa: Server, name: str) -> None:
     fault, cause = FAULTS[name]
     opa.fault = fault
-    told = await refusal(opa.url, timeout_ms=250)
+    told = await refusal(opa.url, timeout_ms=_patience(name))
     assert cause in told
     assert "plugins.rego.server.url" in told
 
@@ -349,7 +354,7 @@ async def test_a_caller_that_gives_up_ends_the_question(opa: Server) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await engine.evaluate(RULE, {"x": 1})
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 1.8
         opa.fault = None
         assert await engine.evaluate(RULE, {"x": 1}) == PolicyAnswer(True)
 
