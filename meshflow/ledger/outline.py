@@ -44,6 +44,11 @@ def doubt_of(data: bytes) -> Doubt:
     return Doubt.REDACTED if b"<" in data and _MASK.search(data) is not None else Doubt.NONE
 
 
+def is_digest(data: bytes) -> bool:
+    """Say whether a payload keeps the digest of a value, or of a part of it: enough to compare, not to run again."""
+    return _OPAQUE in data
+
+
 @dataclass(slots=True)
 class Outline:
     """The steps of a run in order, those that a fork inherits first; ``inherited`` says how many those are.

@@ -9,7 +9,7 @@ from typing import Any
 
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.ledger.format.entry import StoredEntry
-from meshflow.ledger.outline import Doubt
+from meshflow.ledger.outline import Doubt, is_digest
 from meshflow.ledger.player import Difference, Explains, Recorded, Replay, decision_of
 from meshflow.stages import STAGE_BY_NAME
 from meshflow.step import NodeInput
@@ -90,11 +90,18 @@ def _undecidable(recorded: Recorded, then: tuple[str, str, str], now: tuple[str,
         return "the credential is never on record"
     if then != now and deciding & _BY_THE_MOMENT:
         return "it hung on what had been used by then"
-    doubt = max(recorded.doubt("input"), recorded.doubt("metadata"))
+    doubt = max(_doubt(recorded, name) for name in ("input", "metadata"))
     early = now[0] == "deny" and STAGE_BY_NAME[now[1]].number < _READS_TEXT_FROM
     if doubt is Doubt.NONE or (early and then == now):
         return ""
     return f"the input on record is {doubt.label}"
+
+
+def _doubt(recorded: Recorded, name: str) -> Doubt:
+    """Return why the gates cannot be asked with a payload as it is on record; a digest stands for no value."""
+    doubt = recorded.doubt(name)
+    stored = recorded.entry.payloads.get(name)
+    return max(doubt, Doubt.UNENCODABLE) if stored is not None and is_digest(stored[1]) else doubt
 
 
 def to_dict(report: Replay) -> dict[str, Any]:

@@ -195,6 +195,20 @@ async def test_an_erased_output_ends_the_replay(ledger: ReplayLedger, recorded: 
     assert (replay.difference, replay.replayed, replay.same) == (None, 0, False)
 
 
+@pytest.mark.parametrize(
+    "given", [{"input": {"a": "\ud800"}}, {"input": b"bytes"}, {"input": "x", "metadata": {"k": object()}}]
+)
+async def test_what_is_on_record_as_a_digest_is_not_decided_upon_as_if_it_were_the_value(
+    ledger: ReplayLedger, runtime: StepRuntime, given: dict[str, Any]
+) -> None:
+    await runtime.run(NodeInput(node_id="odd", handler=never, run_id="run", **given))
+    (step,) = await ledger.get_run("run")
+    assert step["code"] == "policy_evaluation.unencodable_input"
+    replay = await ledger.replay("run", runtime=runtime)
+    assert replay.differences == []
+    assert [one["why"] for one in replay.undecidable] == ["the input on record is unencodable"]
+
+
 async def test_an_erased_principal_leaves_another_decision_undecidable(ledger: ReplayLedger, recorded: str) -> None:
     await ledger.erase_payloads(recorded, fields=["principal"], reason="request", authority="dpo")
     async with ReplayLedger(":memory:") as nowhere, StepRuntime(ledger=nowhere, config=STRICT) as strict:
