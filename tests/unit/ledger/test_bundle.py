@@ -99,6 +99,36 @@ async def test_a_checkpoint_that_the_bundle_does_not_lead_on_from_is_no_pass(
     assert verify_bundle(bundle, busy["keys"].split("\n"), busy["early"])["strength"] == "checkpoint"
 
 
+@pytest.mark.parametrize("encrypt", ["none", "run"])
+async def test_a_ledger_with_all_that_can_befall_it_verifies_as_a_bundle_whatever_keeps_it(
+    place: str | Path, record: MakeRecord, bundle: Path, monkeypatch: pytest.MonkeyPatch, encrypt: str
+) -> None:
+    monkeypatch.setenv("KEK", base64.b64encode(bytes(32)).decode())
+    keys = {} if encrypt == "none" else {"encrypt": encrypt, "key_encryption_key": "env:KEK"}
+    async with ReplayLedger(place, **keys) as ledger:  # type: ignore[arg-type]
+        await asyncio.gather(*(ledger.write(record(number, run_id=f"run-{number % 3}")) for number in range(300)))
+        held = await ledger.checkpoint()
+        await ledger.fork("run-1", 40, new_run_id="child")
+        await ledger.write(record(900, run_id="child", input={"odd": "\x00 \ud83d\ude00 \u2028"}, output=1e-7))
+        await ledger.rotate_key()
+        await ledger.anonymize_run("run-1")
+        await ledger.delete_run("run-2")
+        await ledger.close_run("run-0")
+        trusted = [*(await ledger.verifiers())]
+        assert len(trusted) == 2
+        await ledger.export_bundle(bundle, None)
+        whole = verify_bundle(bundle, trusted, held)
+        assert (whole["valid"], whole["errors"], whole["whole_ledger"]) == (True, [], True)
+        assert judge(bundle, trusted, [held]).valid
+        for runs in ("run-0", ["child"], ["run-1", "run-2"]):
+            await ledger.export_bundle(bundle, runs, checkpoints=[held])
+            assert judge(bundle, trusted, [held]).valid
+            kept = bundle.read_bytes()
+            bundle.write_bytes(kept.replace(b'\\"verdict\\":\\"commit\\"', b'\\"verdict\\":\\"reject\\"', 1))
+            assert bundle.read_bytes() != kept
+            assert not judge(bundle, trusted, [held]).valid
+
+
 async def test_a_bundle_older_than_the_checkpoint_held_is_no_pass(
     ledger: ReplayLedger, record: MakeRecord, bundle: Path
 ) -> None:
