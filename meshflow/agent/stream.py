@@ -31,6 +31,7 @@ class AgentStream(AsyncIterator[str]):
         self._parts: asyncio.Queue[Any] = asyncio.Queue(maxsize=64)
         self._task: asyncio.Task[AgentResult] | None = None
         self._result: AgentResult | None = None
+        self._closed = False
 
     @property
     def result(self) -> AgentResult:
@@ -43,7 +44,7 @@ class AgentStream(AsyncIterator[str]):
         return self
 
     async def __anext__(self) -> str:
-        if self._result is not None:
+        if self._result is not None or self._closed:
             raise StopAsyncIteration
         if self._task is None:
             self._task = asyncio.create_task(self._drive())
@@ -62,6 +63,10 @@ class AgentStream(AsyncIterator[str]):
                 except Exception as error:
                     return stopped(self._agent, self._run, error, list(messages) or self._history)
             return finished(self._agent, self._run, ended.output, ended.all_messages())
+        except asyncio.CancelledError:
+            if self._parts.full():  # nobody reads any more, or whoever does is told below that the rest will not come
+                self._parts.get_nowait()
+            raise
         finally:
             await self._parts.put(_END)
 
@@ -74,7 +79,7 @@ class AgentStream(AsyncIterator[str]):
 
     async def aclose(self) -> None:
         """Stop the run, if it has not ended."""
-        task, self._task = self._task, None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -6,9 +6,12 @@ import asyncio
 import hmac
 import json
 import logging
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
+from http.client import HTTPException
 from typing import Any
 
 from meshflow.clock import Clock
@@ -18,10 +21,13 @@ from meshflow.record import StepRecord
 log = logging.getLogger(__name__)
 SIGNATURE = "Meshflow-Signature"
 _FIRST_WAIT_S = 0.5
+_POSTS_AT_ONCE = 4
 
 
 class Notifier:
     """Posts in the background, with retries, and never holds a step up.
+
+    It posts on threads of its own: the loop on which a step paused may end before the post is through.
 
     The header ``Meshflow-Signature`` is ``t=SECONDS,v1=HEX``, HMAC-SHA256 under the secret over ``SECONDS.BODY``: the
     receiver checks both that the body is ours and that it is not an old one sent again.
@@ -30,32 +36,32 @@ class Notifier:
     def __init__(self, settings: WebhookConfig, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._posting: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(_POSTS_AT_ONCE, thread_name_prefix="meshflow-webhook")
+        self._posting: set[Future[None]] = set()
 
     def announce(self, record: StepRecord) -> None:
         """Have the request of a paused step posted."""
-        task = asyncio.get_running_loop().create_task(self._post(document(record, self._settings.include_input)))
-        self._posting.add(task)
-        task.add_done_callback(self._posting.discard)
+        post = self._threads.submit(self._post, document(record, self._settings.include_input))
+        self._posting.add(post)
+        post.add_done_callback(self._posting.discard)
 
     async def drained(self) -> None:
-        """Wait for what is being posted from this event loop; each post ends by itself."""
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(*(task for task in self._posting if task.get_loop() is loop), return_exceptions=True)
+        """Wait for what is being posted, whichever loop announced it; each post ends by itself."""
+        await asyncio.gather(*map(asyncio.wrap_future, tuple(self._posting)), return_exceptions=True)
 
-    async def _post(self, told: dict[str, Any]) -> None:
+    def _post(self, told: dict[str, Any]) -> None:
         body = json.dumps(told, ensure_ascii=False, sort_keys=True).encode()
         for attempt in range(1, self._settings.attempts + 1):
             try:
-                await asyncio.to_thread(self._send, body)
+                self._send(body)
                 return
-            except (OSError, urllib.error.URLError, ValueError) as error:
+            except (OSError, HTTPException, ValueError) as error:
                 log.warning(
                     "approval %s was not posted, try %d of %d: %s",
                     told["approval_id"], attempt, self._settings.attempts, _words(error),
                 )  # fmt: skip
                 if attempt < self._settings.attempts:
-                    await asyncio.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
+                    time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
 
     def _send(self, body: bytes) -> None:
         seconds = self._clock.now_us() // 1_000_000

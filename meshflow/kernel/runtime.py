@@ -59,6 +59,7 @@ class StepRuntime:
             config, policy = policy, None
         self._source = config
         self._given = dict(plugins or {})
+        self._checks: list[Callable[[tuple[StageChoice, ...]], None]] = []
         self._clock = clock or SystemClock()
         self._ledger, self._policy = ledger, policy
         self._core = self._build(_load(config), None)
@@ -177,6 +178,11 @@ class StepRuntime:
         self._given[name] = plugin
         self._core = self._build(_load(self._source), None)
 
+    def insist(self, check: Callable[[tuple[StageChoice, ...]], None]) -> None:
+        """Have ``check`` look at what serves each stage, now and before each reload; it raises to refuse."""
+        check(self._core.base.choices)
+        self._checks.append(check)
+
     async def reload(self, config: Config | Mapping[str, Any] | str | Path | None = None) -> str:
         """Compile anew and swap; return the new fingerprint. On any error the running pipeline stays.
 
@@ -189,6 +195,8 @@ class StepRuntime:
         try:
             old = self._core
             new = self._build(_load(source), old.providers)
+            for check in self._checks:
+                check(new.base.choices)
             if old.started:
                 await new.start(already=[one.plugin for one in old.providers.values()])
             self._core, self._source = new, source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from meshflow.clock import Clock
@@ -25,6 +26,12 @@ class ControlCalls:
     _store: LedgerStore
     _clock: Clock
     _tenant: str | None
+    path: Path | None
+
+    @property
+    def sees_all_controls(self) -> bool:
+        """False where the database itself shows one tenant's rows alone, and so not what stops all tenants."""
+        return self._tenant is None or self.path is not None
 
     async def record_control(self, code: str, target: Mapping[str, str], *, reason: str, authority: str) -> Written:
         """Append that a run, agent, tool or tenant is stopped or released; return once that is durable.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from meshflow.errors import ConfigError
@@ -16,17 +18,20 @@ from meshflow.mesh.events import Event, MeshEvent
 log = logging.getLogger(__name__)
 Handler = Callable[[Event], Awaitable[None] | None]
 _MOST_WAITING = 100_000
+_IN_HANDLER: ContextVar[bool] = ContextVar("meshflow_in_handler", default=False)
 
 
 class Bus:
     """Hands events to handlers one after the other, in the order in which they came.
 
     Delivery runs in a task of the event loop whose step brought the first waiting event: a slow handler delays others,
-    and never a step. A plain function runs in a worker thread. What a handler raises is logged and goes no further.
-    When more events wait than may, the oldest are dropped and counted.
+    and never a step. A plain function runs in a worker thread. What a handler raises is logged and goes no further, and
+    one that takes longer than ``handler_timeout_s`` is cancelled and left behind. When more events wait than may, the
+    oldest are dropped and counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handler_timeout_s: float = 30) -> None:
+        self._timeout_s = handler_timeout_s
         self._handlers: dict[MeshEvent, list[Handler]] = {kind: [] for kind in MeshEvent}
         self._waiting: deque[Event] = deque()
         self._lock = threading.Lock()
@@ -61,15 +66,25 @@ class Bus:
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(event)
-            if self._delivering is None:
-                self._delivering = asyncio.get_running_loop().create_task(self._deliver())
+            self._begin()
+
+    def _begin(self) -> None:
+        """Have events delivered by this loop, unless one that is alive does; called with the lock held."""
+        if self._delivering is None or self._delivering.get_loop().is_closed():
+            context = contextvars.copy_context()
+            context.run(_IN_HANDLER.set, False)  # a step that a handler takes is told of by a task of its own
+            self._delivering = asyncio.get_running_loop().create_task(self._deliver(), context=context)
 
     async def drained(self) -> None:
         """Wait until every event so far has been delivered. Called by a handler it returns at once."""
+        if _IN_HANDLER.get():
+            return
+        loop = asyncio.get_running_loop()
         with self._lock:
-            if self._delivering is None or self._delivering is asyncio.current_task():
+            if self._waiting:
+                self._begin()
+            if self._delivering is None or self._delivering.get_loop().is_closed():
                 return
-            loop = asyncio.get_running_loop()
             idle = loop.create_future()
             self._idle.append((loop, idle))
         await idle
@@ -96,15 +111,30 @@ class Bus:
                 loop.call_soon_threadsafe(_settle, waiter)
 
     async def _hand(self, handler: Handler, event: Event) -> None:
+        told = asyncio.ensure_future(_tell(handler, event))
         try:
-            if inspect.iscoroutinefunction(handler):
-                await handler(event)
-                return
-            answer: Any = await asyncio.to_thread(handler, event)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception:  # whatever a handler does, others are told, and the mesh goes on
-            log.exception("a handler of %s failed", event.kind.value)
+            await asyncio.wait({told}, timeout=self._timeout_s)
+        finally:
+            late = not told.done()
+            told.cancel()
+        if late:
+            log.error("a handler of %s took longer than %g s, and was left behind", event.kind.value, self._timeout_s)
+
+
+async def _tell(handler: Handler, event: Event) -> None:
+    _IN_HANDLER.set(True)
+    try:
+        answer: Any = handler(event) if _is_async(handler) else await asyncio.to_thread(handler, event)
+        if inspect.isawaitable(answer):
+            await answer
+    except BaseException as error:  # whatever a handler does, others are told, and the mesh goes on
+        if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
+            raise
+        log.error("a handler of %s failed", event.kind.value, exc_info=error)
+
+
+def _is_async(handler: Handler) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -24,6 +24,7 @@ class LiveRun:
     last_node: str = ""
     cancelled: bool = False
     _cancel: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, repr=False)
 
 
 class LiveRuns:
@@ -53,12 +54,13 @@ class LiveRuns:
             run.last_node = record.node_id
 
     def cancel(self, run_id: str) -> bool:
-        """Ask a run to end; False where there is none."""
+        """Ask a run to end, from any thread; False where there is none."""
         run = self._runs.get(run_id)
         if run is None:
             return False
         run.cancelled = True
-        run._cancel.set()
+        if not run._loop.is_closed():
+            run._loop.call_soon_threadsafe(run._cancel.set)
         return True
 
     def all(self) -> tuple[LiveRun, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from meshflow.mesh.bus import Bus
 from meshflow.mesh.events import Event, MeshEvent, events_of
 from meshflow.mesh.live import LiveRun, LiveRuns
 from meshflow.mesh.messages import Messages
-from meshflow.mesh.switch import Stop, SwitchPlugin
+from meshflow.mesh.switch import STOPPED, Stop, SwitchPlugin
 from meshflow.record import StepRecord, Verdict
+from meshflow.registry.select import StageChoice
 from meshflow.step import StepContext
 
 if TYPE_CHECKING:
@@ -34,12 +36,13 @@ class Mesh:
     that the mesh's switch can join it. Without one, the mesh makes its own from ``ledger``, ``policy`` and ``config``.
     The ledger has to be a ReplayLedger: stops are entries in it, which every process reads before each step.
 
-    ``quarantine_after`` stops an agent after so many denied steps in a row, by any process's count of its own.
+    ``quarantine_after`` stops an agent after so many denied steps in a row, by any process's count of its own. A
+    handler that has not returned after ``handler_timeout_s`` is left behind.
     """
 
     def __init__(
         self, runtime: StepRuntime | None = None, *, ledger: Any = None, policy: Any = None, config: Any = None,
-        quarantine_after: int | None = None,
+        quarantine_after: int | None = None, handler_timeout_s: float = 30,
     ) -> None:  # fmt: skip
         if runtime is not None and any(one is not None for one in (ledger, policy, config)):
             raise ConfigError(
@@ -48,7 +51,7 @@ class Mesh:
         if quarantine_after is not None and quarantine_after < 1:
             raise ConfigError("counts from 1", where="Mesh(quarantine_after=)")
         self._own = runtime is None
-        self._bus = Bus()
+        self._bus = Bus(handler_timeout_s)
         self._clock = SystemClock()
         self._switch = SwitchPlugin(self._recorded)
         if runtime is None:
@@ -57,13 +60,13 @@ class Mesh:
             runtime.attach("mesh", self._switch)
         self.runtime = runtime
         self.ledger = self._switch.ledger = _ledger_of(runtime)
-        _insist_on_the_switch(self.runtime)
+        runtime.insist(_insist_on_the_switch)
         self._watch_objectives()
         self._agents: dict[str, Agent] = {}
         self._live = LiveRuns()
         self._quarantine_after = quarantine_after
         self._denials: Counter[tuple[str, str]] = Counter()
-        self._pending: set[asyncio.Task[Any]] = set()
+        self._pending: set[Future[None]] = set()
         self.messages = Messages(self.runtime, self._known, self._tell)
 
     @property
@@ -213,17 +216,19 @@ class Mesh:
         return decided
 
     async def reload(self, config: Any = None) -> str:
-        """Have the runtime read its configuration again; return the new fingerprint."""
+        """Have the runtime read its configuration again; return the new fingerprint.
+
+        One that leaves the switch out is refused, here and by the runtime itself, and what was in force stays.
+        """
         fingerprint = await self.runtime.reload(config)
-        _insist_on_the_switch(self.runtime)
         self._watch_objectives()
         self._tell(MeshEvent.RELOADED, fingerprint=fingerprint)
         return fingerprint
 
     async def drain(self) -> None:
         """Wait until handlers have been told of everything so far."""
-        if self._pending:
-            await asyncio.gather(*self._pending, return_exceptions=True)
+        waiting = (asyncio.wrap_future(one) for one in tuple(self._pending))
+        await asyncio.gather(*waiting, return_exceptions=True)
         await self._bus.drained()
 
     async def aclose(self) -> None:
@@ -279,17 +284,19 @@ class Mesh:
         self._count_denials(record, agent_id)
 
     def _count_denials(self, record: StepRecord, agent_id: str) -> None:
-        key = (record.tenant_id, agent_id)
-        if self._quarantine_after is None or record.code.startswith("compliance_profile.quarantined"):
+        """Count denials in a row of an agent that is known to be it: a claimed name must not get another stopped."""
+        after, stopped = self._quarantine_after, record.code.removeprefix("compliance_profile.") in STOPPED
+        if after is None or record.principal is None or stopped:
             return
+        key = (record.tenant_id, agent_id)
         if record.verdict is not Verdict.REJECT:
             self._denials.pop(key, None)
             return
         self._denials[key] += 1
-        if self._denials[key] == self._quarantine_after:
-            task = asyncio.get_running_loop().create_task(self._quarantine(record, agent_id))
-            self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+        if self._denials[key] == after:
+            pending = asyncio.run_coroutine_threadsafe(self._quarantine(record, agent_id), asyncio.get_running_loop())
+            self._pending.add(pending)
+            pending.add_done_callback(self._pending.discard)
 
     async def _quarantine(self, record: StepRecord, agent_id: str) -> None:
         target = {"agent": agent_id, **({"tenant": record.tenant_id} if record.tenant_id else {})}
@@ -316,15 +323,25 @@ def _ledger_of(runtime: StepRuntime) -> ReplayLedger:
             for slot in choice.slots:
                 ledger = getattr(slot.provider.plugin, "ledger", None)
                 if slot.enforced and isinstance(ledger, ReplayLedger):
-                    return ledger
+                    return _seeing(ledger)
     raise ConfigError(
         "a mesh keeps its stops in a ReplayLedger, and the runtime's audit provider has none", where="Mesh"
     )
 
 
-def _insist_on_the_switch(runtime: StepRuntime) -> None:
+def _seeing(ledger: ReplayLedger) -> ReplayLedger:
+    if ledger.sees_all_controls:
+        return ledger
+    raise ConfigError(
+        f"{ledger.name} is open for one tenant, and row security would hide the stops that hold for all; open the "
+        "mesh's ledger without tenant=",
+        where="Mesh",
+    )
+
+
+def _insist_on_the_switch(choices: tuple[StageChoice, ...]) -> None:
     """Raise ConfigError where the configuration leaves the switch out: a kill that nobody obeys is worse than none."""
-    (choice,) = [one for one in runtime.stages() if one.stage.name == "compliance_profile"]
+    (choice,) = [one for one in choices if one.stage.name == "compliance_profile"]
     if choice.mode == "enforce" and any(slot.enforced and slot.provider.name == "mesh" for slot in choice.slots):
         return
     raise ConfigError(

@@ -11,6 +11,8 @@ from meshflow.plugin import ComplianceChecker, Decision, Plugin, Settings, StepC
 
 Target = tuple[tuple[str, str], ...]
 _CODE = {"kill": "killed", "pause": "paused", "quarantine": "quarantined"}
+STOPPED = frozenset(_CODE.values())
+"""The causes of the switch's own denials."""
 
 
 class Stop(NamedTuple):

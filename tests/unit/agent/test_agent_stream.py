@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -79,3 +80,28 @@ async def test_an_unknown_option_is_refused(make: Make) -> None:
     with pytest.raises(Exception, match="unknown options"):
         async with make(streaming("x")).stream("go", runid="x"):
             pass
+
+
+async def test_a_stream_left_with_its_buffer_full_closes(make: Make, ledger: ReplayLedger) -> None:
+    async with make(streaming(*["some words of prose "] * 5_000)).stream("go", run_id="full") as stream:
+        await anext(stream)
+        await asyncio.sleep(0.5)  # the model gets ahead of the reader, as far as it may
+        async with asyncio.timeout(5):
+            await stream.aclose()
+    assert [step["verdict"] for step in await ledger.get_run("full")] == ["error"]
+
+
+async def test_a_closed_stream_does_not_begin_again(make: Make, ledger: ReplayLedger) -> None:
+    async with make(streaming("x")).stream("go", run_id="closed") as stream:
+        pass
+    assert [part async for part in stream] == []
+    assert await ledger.list_runs() == []
+
+
+async def test_a_reader_slower_than_the_model_gets_all(make: Make) -> None:
+    async with make(streaming(*["some words of prose "] * 3_000)).stream("go") as stream:
+        parts = []
+        async for part in stream:
+            parts.append(part)
+            await asyncio.sleep(0.001)
+    assert "".join(parts) == "some words of prose " * 3_000

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,3 +122,27 @@ def test_an_address_that_is_not_safe_is_refused(url: str) -> None:
 def test_the_secret_is_not_shown() -> None:
     config = config_from_mapping({"approvals": {"webhook": {"url": "https://example.org", "secret": SECRET}}})
     assert SECRET not in repr(config)
+
+
+async def test_an_answer_that_is_no_http_is_tried_again_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.write(b"nonsense\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(garble, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await pause(SimpleNamespace(url=f"http://127.0.0.1:{port}/"), attempts=2)  # type: ignore[arg-type]
+    assert "try 2 of 2: BadStatusLine" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_what_paused_on_a_loop_that_has_ended_is_posted_all_the_same(receiver: Receiver) -> None:
+    receiver.wait_s = 0.2
+    config = {"approvals": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+    step = NodeInput(node_id="n", kind="tool", tool="refund", risk="irreversible", handler=print, input={})
+    async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
+        await asyncio.to_thread(lambda: asyncio.run(runtime.run(step)))
+        await asyncio.to_thread(runtime.run_sync, step)
+    assert len(receiver.got) == 2
