@@ -15,6 +15,10 @@ ImportsOption = Annotated[
     bool,
     typer.Option("--allow-imports", help="Let the file name Python code by its import path; it is run as this user."),
 ]
+HostOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="HOST", callback=texts, help="Host that http nodes may talk to."),
+]
 WithOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -29,9 +33,7 @@ def check(
     context: typer.Context,
     file: FileArgument,
     code: WithOption = None,
-    hosts: Annotated[
-        list[str] | None, typer.Option("--allow-host", metavar="HOST", callback=texts, help="Host that http nodes use.")
-    ] = None,
+    hosts: HostOption = None,
     allow_imports: ImportsOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -74,10 +76,7 @@ def run(
         ),
     ] = None,
     code: WithOption = None,
-    hosts: Annotated[
-        list[str] | None,
-        typer.Option("--allow-host", metavar="HOST", callback=texts, help="Host that http nodes may talk to."),
-    ] = None,
+    hosts: HostOption = None,
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
     ] = None,

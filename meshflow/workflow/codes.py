@@ -21,4 +21,5 @@ CODES: dict[str, str] = {
     "workflow.state_type": "A state variable would become a value of another type than its first.",
     "workflow.timeout": "The run did not end in limits.timeout_ms.",
     "workflow.too_deep": "Workflows run deeper in each other than is allowed.",
+    "workflow.undone": "What the run did was undone when it ended, so it is not gone on with.",
 }

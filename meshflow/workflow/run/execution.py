@@ -176,17 +176,20 @@ class Execution(Schedule):
         items, source = self._items(node, spec)
         done: list[Done | None] = [None] * len(items)
         halts: list[Halt] = []
+        failed = False
         places = iter(range(len(items)))
         step_id = self._id(node, cell)
 
         async def work() -> None:
+            nonlocal failed
             for place in places:
-                if self.run.stop is not None or any(halt.status is not NodeStatus.PAUSED for halt in halts):
+                if failed or self.run.stop is not None:
                     return
                 try:
                     done[place] = await self._item(node, each, cell, items[place], place, source, f"{step_id}[{place}]")
                 except Halt as halt:
                     halts.append(halt)
+                    failed = failed or halt.status is not NodeStatus.PAUSED  # others go on while one waits
 
         await _gathered(work, min(spec.concurrency, len(items)))
         if halts:

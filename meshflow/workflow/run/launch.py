@@ -21,7 +21,7 @@ from meshflow.workflow.registry import Registry
 from meshflow.workflow.result import NodeResult, NodeStatus, RunStatus, WorkflowResult
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.execution import Execution, Undo
-from meshflow.workflow.run.memory import LedgerMemory, Memory, NoMemory, memory_of
+from meshflow.workflow.run.memory import Memory, NoMemory, memory_of
 from meshflow.workflow.run.schedule import ending, waiting
 from meshflow.workflow.run.steps import Call, Done, Run, Stop
 from meshflow.workflow.run.undo import compensate
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 START, END = "@start", "@end"
-_UNDONE = (RunStatus.DENIED, RunStatus.FAILED, RunStatus.LIMIT_REACHED, RunStatus.CANCELLED)
+# A run that paused or was cancelled may be gone on with, so what it did stands.
+_UNDONE = (RunStatus.DENIED, RunStatus.FAILED, RunStatus.LIMIT_REACHED)
 _SAME = Target(same, "function")
 
 
@@ -134,7 +135,8 @@ class _Launched:
                     "go on with the one that it began with",
                     where="resume",
                 )
-            if self._launch.retry_failed and isinstance(run.memory, LedgerMemory) and run.memory.undone:
+            run.undone = bool(getattr(run.memory, "undone", False))
+            if run.undone and self._launch.retry_failed:
                 raise ConfigError(f"run {run.run_id!r} was undone, so nothing of it is tried again", where="resume")
         call = Call(START, step_id, _SAME, self._given, Trace())
         done = await run.take(call, self._ends, None)

@@ -80,6 +80,7 @@ class Run:
     retry_failed: bool = False
     on_node: Callable[[NodeResult], None] | None = None
     stop: Stop | None = None
+    undone: bool = False
     cost_micro_usd: int = 0
     tokens: int = 0
     steps: int = 0
@@ -114,6 +115,8 @@ class Run:
                 return self._recalled(call, memo, cell)
             if memo.status in ("denied", "failed") and not self.retry_failed:
                 raise Halt(NodeStatus(memo.status), memo.code, memo.reason)
+        if self.undone and not call.undoing:
+            raise Halt(NodeStatus.FAILED, "workflow.undone", "what the run did was undone, so it is not gone on with")
         policy = call.spec.retry or _ONCE
         attempt = 1 if memo is None else memo.attempt + (memo.status != "paused")
         tries = 0

@@ -157,6 +157,43 @@ async def test_a_run_that_was_undone_is_not_tried_again(saga: Any) -> None:
         await saga.resume(SAGA, retry_failed=True)
 
 
+async def test_a_run_that_came_to_a_limit_and_was_undone_is_not_gone_on_with(world: Any) -> None:
+    for name in ("book", "unbook"):
+        world.function(name)
+    world.function("slow", lambda _: asyncio.sleep(60))
+    text = """\
+limits: {timeout_ms: 400}
+nodes:
+  book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+  slow: {kind: python, call: slow, idempotent: true}
+edges: [book -> slow]
+"""
+    result = await world.run(text)
+    assert (result.status, result.nodes["book"].undone) == (RunStatus.LIMIT_REACHED, "completed")
+    again = await world.resume(text)
+    assert (again.status, again.code) == (RunStatus.FAILED, "workflow.undone")
+    assert world.called == ["book", "slow", "unbook"]
+
+
+async def test_a_cancelled_run_is_not_undone(world: Any) -> None:
+    asked = asyncio.Event()
+    for name in ("book", "unbook"):
+        world.function(name)
+    world.function("slow", lambda _: asked.set() or asyncio.sleep(60))
+    text = """\
+nodes:
+  book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+  slow: {kind: python, call: slow, idempotent: true}
+edges: [book -> slow]
+"""
+    assert (await world.run(text, cancel=asked)).status is RunStatus.CANCELLED
+    assert world.called == ["book", "slow"]
+    world.registry._known["function"].pop("slow")
+    world.function("slow")
+    assert (await world.resume(text)).output == "slow"
+    assert world.called == ["book", "slow", "slow"]
+
+
 HUMAN = """\
 nodes:
   draft: {kind: python, call: one}
