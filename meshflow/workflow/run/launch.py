@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 START, END = "@start", "@end"
 # A run that paused or was cancelled may be gone on with, so what it did stands.
 _UNDONE = (RunStatus.DENIED, RunStatus.FAILED, RunStatus.LIMIT_REACHED)
+# The ledger does not answer, an approval holds no more, or another process goes on with the same run: what is done may
+# stand, and is not for this one to undo.
+_UNCLEAR = ("audit_ledger.", "approval.")
 _SAME = Target(same, "function")
 
 
@@ -197,9 +200,9 @@ class _Launched:
             except Halt as refused:
                 halt = refused
         status = RunStatus.COMPLETED if halt is None else RunStatus(halt.status.value)
-        if status in _UNDONE and undos:
+        if halt is not None and undos and _is_to_be_undone(status, halt.code):
             failed = await compensate(undos)
-            if failed and halt is not None:
+            if failed:
                 halt = Halt(
                     halt.status,
                     halt.code,
@@ -228,6 +231,10 @@ class _Launched:
             steps=run.steps,
             duration_ms=(perf_counter() - self._begun) * 1_000,
         )
+
+
+def _is_to_be_undone(status: RunStatus, code: str) -> bool:
+    return status in _UNDONE and (code == "approval.rejected" or not code.startswith(_UNCLEAR))
 
 
 def start_id(plan: Plan) -> str:

@@ -256,6 +256,25 @@ async def test_an_approval_does_not_hold_for_another_definition(world: Any) -> N
         await WorkflowDefinition.from_yaml(HUMAN).resume("nobody", runtime=world.runtime, registry=world.registry)
 
 
+async def test_an_approval_that_holds_no_more_undoes_nothing_and_may_be_asked_for_again(world: Any) -> None:
+    for name in ("book", "unbook"):
+        world.function(name)
+    text = """\
+nodes:
+  book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+  ask: {kind: human, ask: "On?"}
+edges: [book -> ask]
+"""
+    paused = await world.run(text)
+    await world.ledger.decide_approval(paused.approvals[0], approve=True, approver="grace")
+    async with StepRuntime(ledger=world.ledger) as changed:  # another configuration than the one it was asked under
+        denied = await world.resume(text, runtime=changed)
+        assert (denied.status, denied.code) == (RunStatus.DENIED, "approval.policy_changed")
+        assert world.called == ["book"]
+        again = await world.resume(text, runtime=changed, retry_failed=True)
+        assert (again.status, again.code) == (RunStatus.PAUSED, "approval.asked")
+
+
 async def test_items_of_a_map_may_wait_while_the_others_go_on(world: Any) -> None:
     world.function("item", lambda given: given)
     text = "nodes:\n  all: {kind: map, over: [1, 2, 3], do: {kind: python, call: item, needs_approval: true}}\n"
