@@ -21,6 +21,14 @@ _MAX_TEXT = 500
 class _MalformedError(ValueError):
     """Why a raw result is not the documented object."""
 
+    cause = "malformed_answer"
+
+
+class _NotBooleanError(_MalformedError):
+    """Something other than true or false stands where only they may."""
+
+    cause = "not_boolean"
+
 
 def parse_answer(raw: Any) -> PolicyAnswer | PolicyFailure:
     """Return the answer that a raw JSON result states.
@@ -30,16 +38,17 @@ def parse_answer(raw: Any) -> PolicyAnswer | PolicyFailure:
     try:
         return _answer(raw)
     except _MalformedError as error:
-        return PolicyFailure("malformed_answer", str(error))
+        return PolicyFailure(error.cause, str(error))
 
 
 def _answer(raw: Any) -> PolicyAnswer:
     body = _object(raw, "the answer", _KEYS)
-    if type(body.get("allow")) is not bool:
-        raise _MalformedError(f"allow must be true or false, not {_kind(body.get('allow'))}")
+    if "allow" not in body:
+        raise _MalformedError("the answer must have allow")
     escalate = body.get("escalate", False)
-    if type(escalate) is not bool:
-        raise _MalformedError(f"escalate must be true or false, not {_kind(escalate)}")
+    for name, value in (("allow", body["allow"]), ("escalate", escalate)):
+        if type(value) is not bool:
+            raise _NotBooleanError(f"{name} must be true or false, not {_kind(value)}")
     reasons = _list(body, "reasons")
     duties = _list(body, "obligations")
     return PolicyAnswer(

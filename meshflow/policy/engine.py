@@ -38,7 +38,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
     {
         "undefined": "The bundle has the entry point, but no rule of it gives an answer for this step.",
         "conflict": "Two rules of the bundle give different answers where there may be one.",
-        "malformed_answer": "The answer is not the documented object; an unknown key or a non-boolean counts.",
+        "not_boolean": "The answer's allow or escalate is neither true nor false.",
+        "malformed_answer": "The answer is not the documented object; an unknown key counts.",
         "builtin_missing": "A rule calls a function that the engine does not have.",
         "engine_error": "The engine failed while it evaluated, on a built-in's error for instance.",
         "engine_crashed": "The engine crashed while it evaluated; it was rebuilt for the next step.",

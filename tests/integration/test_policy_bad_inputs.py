@@ -49,6 +49,7 @@ RULES = {
     "undefined": 'decision := {"allow": true} if data.limits.most > 1',  # the data document is missing
     "conflict": 'decision := {"allow": true} if input.version\n\ndecision := {"allow": false} if input.version',
     "malformed_answer": "decision := true if input.version",
+    "not_boolean": 'decision := {"allow": input.version}',
     "engine_error": 'decision := {"allow": to_number(input.stage) > 1}',
     "engine_crashed": 'decision := {"allow": strings.count(input.stage, substring(input.stage, 0, 0)) > 0}',
 }

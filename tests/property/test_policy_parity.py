@@ -227,6 +227,7 @@ FAILING = {
     "undefined": 'decision := {"allow": true} if input.nothing',
     "conflict": 'decision := {"allow": true} if input.x\n\ndecision := {"allow": false} if input.x',
     "malformed_answer": "decision := input.x",
+    "not_boolean": 'decision := {"allow": input.x}',
     "engine_error": 'decision := {"allow": to_number(input.text) > 1}',
 }
 

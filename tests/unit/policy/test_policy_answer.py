@@ -34,8 +34,7 @@ def test_a_full_answer_is_read() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        None, True, 1, "allow", [], {}, {"allow": None}, {"allow": 1}, {"allow": "true"}, {"allow": [True]},
-        {"allow": True, "escalte": True}, {"allow": True, "escalate": "yes"}, {"allow": True, "escalate": None},
+        None, True, 1, "allow", [], {}, {"escalate": True}, {"allow": True, "escalte": True},
         {"allow": True, "reasons": {}}, {"allow": True, "reasons": ["x"]}, {"allow": False, "reasons": [{"code": 1}]},
         {"allow": False, "reasons": [{"code": "Upper"}]}, {"allow": False, "reasons": [{"message": "no code"}]},
         {"allow": False, "reasons": [{"code": "a", "sever": "x"}]}, {"allow": True, "obligations": ["mask"]},
@@ -49,6 +48,19 @@ def test_another_shape_is_malformed(raw: Any) -> None:
     answer = parse_answer(raw)
     assert isinstance(answer, PolicyFailure)
     assert answer.cause == "malformed_answer"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"allow": None}, {"allow": 1}, {"allow": 0}, {"allow": "true"}, {"allow": [True]}, {"allow": {}},
+        {"allow": True, "escalate": "yes"}, {"allow": True, "escalate": None}, {"allow": True, "escalate": 1},
+    ],
+)  # fmt: skip
+def test_what_is_neither_true_nor_false_has_a_cause_of_its_own(raw: Any) -> None:
+    answer = parse_answer(raw)
+    assert isinstance(answer, PolicyFailure)
+    assert answer.cause == "not_boolean"
 
 
 @given(

@@ -319,7 +319,7 @@ async def test_a_wrong_certificate_is_not_trusted(certificates: Path) -> None:
         ('decision := {"allow": true} if input.a\n\ndecision := {"allow": false} if input.a', {"a": 1}, "conflict"),
         ('decision := {"allow": to_number(input.a) > 1}', {"a": "x"}, "engine_error"),
         ("decision := true", {}, "malformed_answer"),
-        ('decision := {"allow": "yes"}', {}, "malformed_answer"),
+        ('decision := {"allow": "yes"}', {}, "not_boolean"),
     ],
 )
 async def test_what_the_policy_does_wrong_is_not_the_servers_fault(
