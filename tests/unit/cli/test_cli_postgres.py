@@ -128,3 +128,15 @@ def test_data_keys_are_wrapped_anew(shell: Shell, job: str, named: dict[str, str
     shell.write("meshflow.yaml", configuration + "new\n")
     assert "found" in hides(shell("ledger", "show", "r1", "0", **named)).out
     assert hides(shell("ledger", "verify", **named)).code == 0
+
+
+def test_a_bundle_of_a_ledger_in_postgres_verifies_without_it(
+    shell: Shell, ledger: Path, named: dict[str, str], url: str
+) -> None:
+    assert shell("ledger", "copy", str(ledger), url, **named).code == 0
+    keys = shell("ledger", "checkpoint", "--ledger", url, "--json", **named).document["keys"]
+    done = shell("ledger", "export", "desk", "--format", "bundle", "-o", "b", "--ledger", url, "--json", **named)
+    assert (done.code, done.document["valid"]) == (0, True)
+    done = shell("verify", "b", "--key", keys[-1], "--json")
+    assert (done.code, done.document["strength"], done.document["errors"]) == (0, "key", [])
+    assert [run["run_id"] for run in done.document["runs"]] == ["desk"]
