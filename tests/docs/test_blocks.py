@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import codeop
 import inspect
 import os
 import subprocess
@@ -136,6 +137,25 @@ def test_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
         for name in set(sys.modules) - before:
             if name.partition(".")[0] in written:
                 del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-steps.md"])
+def test_blocks_can_be_pasted_into_a_session(name: str) -> None:
+    """A session ends a statement of several lines at the first blank one, and begins no other before that."""
+    for block in blocks((ROOT / name).read_text("utf-8")):
+        if block.language == "python" and block.file is None:
+            session = codeop.CommandCompiler()
+            session.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            kept: list[str] = []
+            for number, line in enumerate((*block.text.splitlines(), ""), block.line):
+                kept.append(line)
+                try:
+                    whole = session("\n".join(kept), name) is not None
+                except SyntaxError as error:
+                    raise AssertionError(f"{name}:{number}: {error}") from None
+                if whole:
+                    kept.clear()
+            assert not kept, f"{name}: the block of line {block.line} does not end"
 
 
 def test_reader_finds_fences_options_and_lines() -> None:
