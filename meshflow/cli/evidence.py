@@ -189,6 +189,6 @@ def anchors_of(plugin: object, kind: str | None) -> list[Anchor]:
     named = [(use.use, anchor) for use, anchor in zip(uses, anchors, strict=True)]
     found = [anchor for name, anchor in named if kind in (None, name)]
     if not found:
-        have = f"; it lists {sorted({name for name, _ in named})}" if named else ""
-        raise ConfigError(f"the configuration lists no such anchor{have}", path="ledger.anchors")
+        problem = f"no {kind} among {sorted({name for name, _ in named})}" if named else "the configuration lists none"
+        raise ConfigError(f"{problem}; list one there to publish to", path="ledger.anchors")
     return found

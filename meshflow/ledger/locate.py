@@ -57,6 +57,8 @@ def locate(location: str | Path, *, busy_timeout_ms: int = 15_000, tenant: str |
         path = Path(folder) / "ledger.db"
         return Location(SqliteDatabase(path, busy_timeout_ms), path, path, partial(rmtree, folder, ignore_errors=True))
     path = Path(location)
+    if not path.name:
+        raise ConfigError(f"{text} is a folder; a ledger is a file, such as meshflow_runs.db", where="ReplayLedger")
     return Location(SqliteDatabase(path, busy_timeout_ms), path, path)
 
 

@@ -85,7 +85,7 @@ class Registry:
             return _loaded(offered[name])
         names = {*known, *offered}
         hint = unknown(what, name, names) if names else f"no {what} is registered"
-        raise ConfigError(f"{hint}: {shown(name)}; register it with Registry.{what}")
+        raise ConfigError(f"{hint}: {shown(name)}; register it with Registry.{what}, in the file that --with names")
 
     def _named(self, what: str, function: F | None, name: str | None) -> F | Callable[[F], F]:
         def register(given: F) -> F:

@@ -112,6 +112,13 @@ def test_a_ledger_that_is_none_is_never_well(shell: Shell, words: tuple[str, ...
     assert not (shell.folder / "absent.db").exists()
 
 
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_without_a_name_is_no_ledger(shell: Shell, place: str) -> None:
+    done = shell("ledger", "list", "--ledger", place)
+    assert (done.code, done.out) == (3, "")
+    assert f"{place} is a folder; a ledger is a file" in done.err
+
+
 def test_a_whole_ledger_verifies_and_says_how_far(shell: Shell, ledger: Path) -> None:
     done = shell("ledger", "verify", "--json")
     assert done.code == 0
