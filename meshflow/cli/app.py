@@ -12,6 +12,7 @@ from meshflow.cli.erase_app import erase_app
 from meshflow.cli.evidence_app import evidence_app
 from meshflow.cli.group import CommandGroup
 from meshflow.cli.ledger_app import ledger_app
+from meshflow.cli.listing import Heading
 from meshflow.cli.options import (
     Chosen,
     ConfigOption,
@@ -38,19 +39,19 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(plugins_app, name="plugins")
-app.add_typer(policy_app, name="policy")
+app.add_typer(plugins_app, name="plugins", rich_help_panel=Heading.SET_UP)
+app.add_typer(policy_app, name="policy", rich_help_panel=Heading.RULES)
 ledger_app.add_typer(erase_app)
 ledger_app.add_typer(time_app)
 ledger_app.add_typer(evidence_app)
 ledger_app.add_typer(store_app)
 ledger_app.add_typer(witness_app, name="witness")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(approvals_app, name="approvals")
-app.add_typer(profiles_app, name="profiles")
-app.add_typer(workflow_app, name="workflow")
-app.command()(replay)
-app.command()(report)
+app.add_typer(ledger_app, name="ledger", rich_help_panel=Heading.EVIDENCE)
+app.add_typer(approvals_app, name="approvals", rich_help_panel=Heading.RUN)
+app.add_typer(profiles_app, name="profiles", rich_help_panel=Heading.RULES)
+app.add_typer(workflow_app, name="workflow", rich_help_panel=Heading.RUN)
+app.command(rich_help_panel=Heading.EVIDENCE)(replay)
+app.command(rich_help_panel=Heading.EVIDENCE)(report)
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,7 +76,7 @@ def root(
     context.obj = Chosen(config, as_json, debug)
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.RUN)
 def run(
     context: typer.Context,
     job: Annotated[str, typer.Argument(metavar="JOB", help="path/to/job.py[:callable] or package.module:callable")],
@@ -106,7 +107,7 @@ def run(
     raise typer.Exit(run_job(options, RunRequest(job, run_id, resume, words, fail_on_denied, ledger)))
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.SET_UP)
 def stages(
     context: typer.Context,
     tenant: TenantOption = None,
@@ -124,7 +125,7 @@ def stages(
     show_stages(options, tenant)
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.RUN)
 def explain(
     context: typer.Context,
     node: Annotated[str, typer.Option("--node", metavar="NAME", callback=text, help="Name of the step's node.")],
@@ -171,7 +172,7 @@ def explain(
     raise typer.Exit(explain_step(options, step, fail_on_denied=fail_on_denied))
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.EVIDENCE)
 def verify(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="File that ledger export --format bundle wrote.")],
@@ -208,7 +209,7 @@ def verify(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.SET_UP)
 def schema(
     context: typer.Context,
     policy_input: Annotated[
@@ -243,7 +244,7 @@ def schema(
     print_schema(options)
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.SET_UP)
 def init(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.", show_default=False)] = Path(),
@@ -258,7 +259,7 @@ def init(
     write_starter(options, folder, force=force)
 
 
-@app.command()
+@app.command(rich_help_panel=Heading.SET_UP)
 def version(context: typer.Context, as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Print the versions of meshflow and of Python."""
     options = chosen(context, None, as_json, debug)

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
 
 approvals_app = typer.Typer(
-    help="Show and decide the steps that wait for a person.", no_args_is_help=True, rich_markup_mode=None
+    cls=ListingGroup,
+    help="Show and decide the steps that wait for a person.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 ApprovalArgument = Annotated[str, typer.Argument(metavar="ID", callback=text, help="Id of the approval.")]
 AsOption = Annotated[

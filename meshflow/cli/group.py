@@ -6,15 +6,15 @@ import sys
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from meshflow.cli.entry import discard_stdout
 from meshflow.cli.exits import ExitCode, code_of
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import Chosen
 from meshflow.errors import MeshflowError
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(ListingGroup):
     """Runs a command so that no mistake of its user ends in a traceback."""
 
     def invoke(self, ctx: Any) -> Any:

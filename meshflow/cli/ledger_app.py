@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import (
     ConfigOption,
     DebugOption,
@@ -18,7 +19,12 @@ from meshflow.cli.options import (
     text,
 )
 
-ledger_app = typer.Typer(help="Read and verify recorded runs.", no_args_is_help=True, rich_markup_mode=None)
+ledger_app = typer.Typer(
+    cls=ListingGroup,
+    help="Read and verify recorded runs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @ledger_app.command("list")

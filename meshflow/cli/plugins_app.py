@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen
 
-plugins_app = typer.Typer(help="Show installed plugins and check them.", no_args_is_help=True, rich_markup_mode=None)
+plugins_app = typer.Typer(
+    cls=ListingGroup,
+    help="Show installed plugins and check them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @plugins_app.command("list")

@@ -8,9 +8,15 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
 
-policy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, test and explain policies.")
+policy_app = typer.Typer(
+    cls=ListingGroup,
+    help="Check, test and explain policies.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 class EngineName(StrEnum):

@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
 
-profiles_app = typer.Typer(help="Show, check and begin compliance profile packs.", no_args_is_help=True,
-                           rich_markup_mode=None)  # fmt: skip
+profiles_app = typer.Typer(
+    cls=ListingGroup,
+    help="Show, check and begin compliance profile packs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 ProfileArgument = Annotated[
     str, typer.Argument(metavar="PROFILE", callback=text, help="Name of a profile, or the path of a pack's folder.")
 ]

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text
 
 witness_app = typer.Typer(
-    help="Be a witness: cosign what extends all that was seen of a log.", no_args_is_help=True, rich_markup_mode=None
+    cls=ListingGroup,
+    help="Be a witness: cosign what extends all that was seen of a log.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 KeyOption = Annotated[Path, typer.Option("--key", metavar="FILE", help="File with the witness's private keys.")]
 StateOption = Annotated[

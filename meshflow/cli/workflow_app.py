@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
+from meshflow.cli.listing import ListingGroup
 from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text, texts
 
-workflow_app = typer.Typer(help="Check, draw and run workflow files.", no_args_is_help=True, rich_markup_mode=None)
+workflow_app = typer.Typer(
+    cls=ListingGroup,
+    help="Check, draw and run workflow files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Workflow file.", show_default=False)]
 ImportsOption = Annotated[
     bool,

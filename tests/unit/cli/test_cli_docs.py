@@ -3,12 +3,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer.main
 
 from meshflow.cli.app import app
 from meshflow.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from .conftest import Shell
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "cli.md").read_text("utf-8")
 
@@ -45,6 +48,15 @@ def test_the_page_names_every_option() -> None:
 
 def test_the_page_lists_the_exit_codes() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == {int(code) for code in ExitCode}
+
+
+def test_help_lists_commands_by_heading_with_whole_sentences(shell: Shell) -> None:
+    told = shell("--help").out
+    headings = ["Set up:", "Run:", "Rules:", "Evidence:"]
+    assert [line for line in told.splitlines() if line in headings] == headings
+    assert "Commands:" not in told, "a new command needs its heading"
+    assert "..." not in told.partition("Set up:")[2]
+    assert "..." not in shell("ledger", "--help").out.partition("Commands:")[2]
 
 
 def test_every_command_takes_json_and_debug() -> None:
