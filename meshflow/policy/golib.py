@@ -54,8 +54,11 @@ class GolibEngine(BundleEngine):
 
     async def start(self) -> None:
         """Check the bundle, then compile it in each engine; ConfigError names file and line."""
-        if self._analysis is not None:
-            return
+        async with self.one_at_a_time():
+            if self._analysis is None:
+                await self._start()
+
+    async def _start(self) -> None:
         analysis = inspect(self._bundle, "golib")
         with self._bundle.errors_placed():
             await asyncio.to_thread(new_golib_engine(self._bundle).close)

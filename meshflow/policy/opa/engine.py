@@ -47,8 +47,11 @@ class OpaEngine(BundleEngine):
 
         ConfigError says what is wrong, with the setting to change.
         """
-        if self._analysis is not None and self._process == os.getpid():
-            return
+        async with self.one_at_a_time():
+            if self._analysis is None or self._process != os.getpid():
+                await self._start()
+
+    async def _start(self) -> None:
         analysis = inspect(self._bundle, "opa")
         self._placed = place_in_namespace(self._bundle) if self._server.bundle == "push" else None
         client = new_client(self._server, self._base)

@@ -376,3 +376,12 @@ def test_an_engine_that_is_lost_ends_its_thread(opa: Server) -> None:
     del engine
     gc.collect()
     assert not any(thread.name == "meshflow-opa" for thread in threading.enumerate())
+
+
+async def test_many_first_questions_start_one_engine(opa: Server) -> None:
+    engine = OpaEngine(bundle(), OpaServer(opa.url, timeout_ms=10_000))
+    answers = await asyncio.gather(*(engine.evaluate(RULE, {"x": 1}) for _ in range(16)))
+    assert answers == [PolicyAnswer(True)] * 16
+    assert sum(thread.name == "meshflow-opa" for thread in threading.enumerate()) == 1
+    assert len([line for line in opa.asked if line.endswith("/health")]) == 1
+    await engine.close()
