@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from meshflow.agent.declare import runtime_config, undeclared
+from meshflow.agent.handover import apart, check_reached, current_call, hand_over_to, reached
 from meshflow.agent.library import need_pydantic_ai
 from meshflow.agent.pricing import Pricing, TokenPrice
 from meshflow.agent.result import AgentResult
@@ -19,6 +20,7 @@ from meshflow.step import NodeInput, current_step
 
 if TYPE_CHECKING:
     from meshflow.agent.stream import AgentStream
+    from meshflow.config.models import Config
     from meshflow.kernel.runtime import StepRuntime
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -61,17 +63,18 @@ class Agent:
             _positive(max_model_calls, "max_model_calls"),
         )
         functions = [one.as_tool() if isinstance(one, Agent) else one for one in tools]
-        self._tools = _by_name(functions)
-        self.traits: Mapping[str, ToolTraits] = {key: traits_of(one) for key, one in self._tools.items()}
+        self.tools: Mapping[str, Callable[..., Any]] = _by_name(functions)
+        self.traits: Mapping[str, ToolTraits] = {key: traits_of(one) for key, one in self.tools.items()}
         self._inner: Any = Inner(
             self._model, output_type=[output_type, DeferredToolRequests], instructions=instructions, name=name,
             model_settings=model_settings, retries=retries,
         )  # fmt: skip
         self._runtime = runtime
-        self._made = (ledger, policy, config)
+        self.governance = {"runtime": runtime, "ledger": ledger, "policy": policy, "config": config}
         self._own: StepRuntime | None = None
+        check_reached(self)
         if runtime is not None:
-            undeclared(runtime.config, self.traits)
+            self.declared_in(runtime.config)
 
     @property
     def runtime(self) -> StepRuntime:
@@ -81,9 +84,25 @@ class Agent:
         if self._own is None:
             from meshflow.kernel.runtime import StepRuntime
 
-            ledger, policy, config = self._made
-            self._own = StepRuntime(ledger, policy, config=runtime_config(config, self._tools, self.traits))
+            config = self.governance["config"]
+            for one in reached(self):
+                config = runtime_config(config, one.tools, one.traits)
+            self._own = StepRuntime(self.governance["ledger"], self.governance["policy"], config=config)
         return self._own
+
+    def declared_in(self, config: Config) -> None:
+        """Raise ConfigError where its tools, or those of agents it hands over to, have clearances not in ``config``."""
+        for one in reached(self):
+            undeclared(config, one.traits)
+
+    def govern_by(self, runtime: StepRuntime, ledger: Any = None) -> None:
+        """Be governed by a runtime from now on; ConfigError where the agent was made with other governance."""
+        self.declared_in(runtime.config)
+        if self._runtime is not runtime and (own := apart(self, {"ledger": ledger})):
+            raise ConfigError(
+                f"the agent has a {own} of its own, which would no longer count; leave it out", where=self.name
+            )
+        self._runtime = runtime
 
     async def run(
         self, prompt: Any = None, *, run_id: str | None = None, message_history: Sequence[Any] | None = None,
@@ -120,6 +139,7 @@ class Agent:
         run = self._begin(checkpoint["run_id"], credential, tenant, labels, (), checkpoint.get("metadata"), runtime)
         run.prefix, run.waiting = checkpoint["prefix"], frozenset(checkpoint["waiting"])
         run.steps = steps_from(checkpoint["steps"])
+        run.handed, run.held = dict(checkpoint["handed"]), set(checkpoint["held"])
         return await drive(self, run, None, _history(checkpoint["messages"]), checkpoint)
 
     def run_sync(self, prompt: Any = None, **options: Any) -> AgentResult:
@@ -148,13 +168,11 @@ class Agent:
     def as_tool(self, name: str | None = None, description: str | None = None) -> Callable[..., Any]:
         """Return a function by which another agent hands a task to this one.
 
-        This agent then runs in the other's run: same credential and tenant, same budgets of the run, and labels that
-        carry what the task was made of.
+        This agent then runs in the other's run: same runtime, credential, tenant and budgets, and labels that carry
+        what the task was made of; its answer carries those of all that it read. When it pauses, so does the other.
         """
 
-        async def hand_over(task: str) -> Any:
-            return (await self.run(task)).unwrap()
-
+        hand_over = hand_over_to(self)
         hand_over.__name__ = name or f"ask_{re.sub(r'[^A-Za-z0-9_]', '_', self.name)}"
         hand_over.__doc__ = description or self.description or f"Hand a task to {self.name} and return its answer."
         return tool(risk="internal")(hand_over)
@@ -182,9 +200,14 @@ class Agent:
             node_id=self.name, run_id=run_id or f"run-{prefix}", agent_id=self.name, credential=credential,
             tenant=tenant, metadata=metadata or {},
         )  # fmt: skip
-        run = AgentRun(runtime or self.runtime, template, prefix, labels or USER)
+        run = AgentRun(runtime or self._runtime_here(), template, prefix, labels or USER)
         run.read(reads or ())
         return run
+
+    def _runtime_here(self) -> StepRuntime:
+        """Return the runtime of the agent in whose tool this is, unless this one has governance of its own."""
+        call = current_call()
+        return self.runtime if call is None or apart(self, {}) else call.run.runtime
 
 
 def _history(messages: Sequence[Any] | None) -> list[Any]:

@@ -13,7 +13,7 @@ from pydantic_ai.usage import UsageLimits
 
 from meshflow.agent.model import GovernedModel
 from meshflow.agent.result import AgentResult
-from meshflow.agent.run import AgentRun, RunStopped
+from meshflow.agent.run import HELD, AgentRun, RunStopped
 from meshflow.agent.toolset import GovernedToolset
 from meshflow.record import RuntimeOutcome, Status
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def options(agent: Agent, run: AgentRun, history: list[ModelMessage], checkpoint: Mapping[str, Any] | None) -> Any:
     """Return what pydantic-ai's agent is called with: our model, our tools, and nothing that goes round them."""
     functions: FunctionToolset[Any] = FunctionToolset()
-    for name, function in agent._tools.items():
+    for name, function in agent.tools.items():
         functions.add_function(function, name=name)
     given: dict[str, Any] = {
         "model": GovernedModel(agent._model, run, agent._pricing, agent._max_tokens),
@@ -63,7 +63,7 @@ def stopped(agent: Agent, run: AgentRun, error: BaseException, messages: list[Mo
     """Return the result of a run that an error ended; an error that is nobody's decision is raised on."""
     outcome = error.outcome if isinstance(error, RunStopped) else run.stopped
     if outcome is not None:
-        if outcome.status is Status.PAUSED:
+        if outcome.status is Status.PAUSED or outcome.code == HELD:
             return _paused(agent, run, messages, [])
         return _result(agent, run, outcome.status, messages, outcome=outcome)
     if isinstance(error, UsageLimitExceeded):
@@ -80,11 +80,12 @@ def _paused(agent: Agent, run: AgentRun, messages: list[ModelMessage], calls: li
         "v": 1, "agent": agent.name, "run_id": run.template.run_id, "calls": calls, "messages": kept,
         "metadata": dict(run.template.metadata), **run.kept(),
     }  # fmt: skip
-    first = waiting[0] if waiting else None
+    first = next((step for step in waiting if step.code), None)
     return AgentResult(
         status=Status.PAUSED, output=None, run_id=str(run.template.run_id), agent=agent.name,
-        code=first.code if first is not None else "", reason="a person must decide",
-        steps=tuple(run.steps.values()), messages=kept, checkpoint=checkpoint,
+        code=first.code if first is not None else HELD if run.held else "",
+        reason="a person must decide" if first is not None else "what it belongs to is paused",
+        steps=tuple(run.steps.values()), messages=kept, checkpoint=checkpoint, labels=run.all_labels(),
         approvals=tuple(step.approval_id for step in waiting if step.approval_id is not None),
     )  # fmt: skip
 
@@ -97,4 +98,5 @@ def _result(
         status=status, output=output, run_id=str(run.template.run_id), agent=agent.name,
         code=outcome.code if outcome is not None else code, reason=outcome.reason if outcome is not None else reason,
         steps=tuple(run.steps.values()), messages=ModelMessagesTypeAdapter.dump_python(messages, mode="json"),
+        labels=run.all_labels(),
     )  # fmt: skip

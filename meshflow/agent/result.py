@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshflow.errors import StepDeniedError
+from meshflow.facts import TaintLabels
 from meshflow.record import RuntimeOutcome, Status
 
 
@@ -51,6 +52,8 @@ class AgentResult:
     approvals: tuple[str, ...] = ()
     messages: list[dict[str, Any]] = field(default_factory=list, repr=False)
     checkpoint: dict[str, Any] | None = field(default=None, repr=False)
+    labels: TaintLabels = field(default_factory=TaintLabels, repr=False)
+    """Of all that the run read and put out, which its answer may hold."""
 
     @property
     def ok(self) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from meshflow.kernel.session import StepStream
 
 _EMITS = {"tool": Origin.TOOL, "mcp": Origin.EXTERNAL, "http": Origin.EXTERNAL, "human": Origin.USER}
+HELD = "compliance_profile.paused"
+"""The code of a step that a mesh's pause denies, and that is handed in again when the run goes on."""
 USER = TaintLabels(Origin.USER, Confidentiality.INTERNAL, ("prompt",))
 
 
@@ -44,6 +46,10 @@ class AgentRun:
     waiting: frozenset[str] = frozenset()
     steps: dict[str, AgentStep] = field(default_factory=dict)
     stopped: RuntimeOutcome | None = None
+    handed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The checkpoints of agents that paused, by the step that handed over to them."""
+    held: set[str] = field(default_factory=set)
+    """The steps that a mesh's pause kept from running."""
     answers: int = 0
     """How many answers of the model the conversation holds: providers may use the id of a call again."""
     _reads: list[str] = field(default_factory=list)
@@ -67,6 +73,10 @@ class AgentRun:
 
     async def run(self, step: NodeInput) -> RuntimeOutcome:
         """Take a step through the kernel and remember how it ended."""
+        if step.step_id in self.held or step.step_id in self.handed:
+            self.held.discard(str(step.step_id))
+            number = await self.runtime.next_attempt(str(step.run_id), str(step.step_id))
+            step = replace(step, attempt=number)
         outcome = await self.runtime.run(step)
         self.ended(outcome)
         return outcome
@@ -81,6 +91,8 @@ class AgentRun:
         if outcome.status is Status.PAUSED and step.approval_id is None and step.step_id in self.steps:
             step = replace(step, approval_id=self.steps[step.step_id].approval_id)  # nobody has decided yet
         self.steps[step.step_id] = step
+        if outcome.code == HELD:
+            self.held.add(step.step_id)
         if not outcome.ok:
             return
         if step.kind == "model":
@@ -92,6 +104,8 @@ class AgentRun:
 
     def _output_labels(self, outcome: RuntimeOutcome) -> TaintLabels:
         """Return the labels of what a step put out: of all it read, and what its tool is declared to emit."""
+        if (known := self.runtime.labels_of(outcome)) is not None:
+            return known
         record = outcome.record
         origin = _EMITS.get(record.node_kind, Origin.TRUSTED)
         confidentiality = Confidentiality.PUBLIC
@@ -106,14 +120,24 @@ class AgentRun:
         )
         return read.join(TaintLabels(origin, confidentiality, (record.tool,) if record.tool else ()))
 
+    def waits(self, step_id: str) -> None:
+        """Remember that the agent to which a step handed over waits for a person."""
+        self.steps[step_id] = replace(self.steps[step_id], status=Status.PAUSED)
+
+    def all_labels(self) -> TaintLabels:
+        """Return the labels of all that the run was given and its steps put out."""
+        return self.labels.join(self._lasting)
+
     def kept(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; a process that goes on has not the labels of this one's steps in memory."""
-        labels = self.labels.join(self._lasting)
+        labels = self.all_labels()
         return {
             "prefix": self.prefix,
             "waiting": sorted(step.step_id for step in self.steps.values() if step.approval_id is not None),
             "origin": labels.origin.name.lower(),
             "confidentiality": labels.confidentiality.name.lower(),
+            "handed": self.handed,
+            "held": sorted(self.held),
             "steps": [_step_document(step) for step in self.steps.values()],
         }
 

@@ -12,9 +12,11 @@ from pydantic_ai.tools import RunContext
 from pydantic_ai.toolsets.abstract import ToolsetTool
 from pydantic_ai.toolsets.wrapper import WrapperToolset
 
-from meshflow.agent.run import AgentRun
+from meshflow.agent.handover import Call, calling
+from meshflow.agent.run import HELD, AgentRun
 from meshflow.agent.tool import ToolTraits
 from meshflow.record import RuntimeOutcome, Status
+from meshflow.step import current_step
 
 
 @dataclass
@@ -36,9 +38,12 @@ class GovernedToolset(WrapperToolset[Any]):
             input=tool_args, handler=call.run, risk=declared.risk, idempotent=declared.idempotent,
         )  # fmt: skip
         outcome = await self.run.run(step)
+        if outcome.ok and outcome.step_id in self.run.handed:
+            self.run.waits(outcome.step_id)
+            raise ApprovalRequired(metadata={"step_id": outcome.step_id})
         if outcome.ok:
             return outcome.output
-        if outcome.status is Status.PAUSED:
+        if outcome.status is Status.PAUSED or outcome.code == HELD:
             raise ApprovalRequired(metadata={"approval_id": outcome.approval_id, "step_id": outcome.step_id})
         if call.asked is not None:
             raise call.asked
@@ -54,8 +59,10 @@ class _Call:
 
     async def run(self, arguments: Any) -> Any:
         """Call the tool with the arguments as the gates left them."""
+        step = current_step()
         try:
-            return await self._tools.wrapped.call_tool(self._name, dict(arguments), self._ctx, self._tool)
+            with calling(Call(self._tools.run, step.step_id if step is not None else "")):
+                return await self._tools.wrapped.call_tool(self._name, dict(arguments), self._ctx, self._tool)
         except (ModelRetry, ToolFailed) as error:
             self.asked = error
             raise

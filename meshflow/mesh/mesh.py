@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from meshflow.agent.declare import undeclared
 from meshflow.clock import SystemClock
 from meshflow.errors import ConfigError
 from meshflow.kernel.runtime import StepRuntime
@@ -79,11 +78,10 @@ class Mesh:
         name = getattr(agent, "name", None)
         if not isinstance(name, str) or not name or not callable(getattr(agent, "run", None)):
             raise ConfigError(f"an agent has a name and run(); {type(agent).__name__} has not", where="Mesh.register")
-        traits = getattr(agent, "traits", None)
-        if isinstance(traits, Mapping):
-            undeclared(self.runtime.config, traits)
         if self._agents.get(name, agent) is not agent:
             raise ConfigError(f"there is an agent {name!r} already; give this one another name", where="Mesh.register")
+        if callable(govern_by := getattr(agent, "govern_by", None)):
+            govern_by(self.runtime, self.ledger)
         self._agents[name] = agent
         return self
 
@@ -102,6 +100,17 @@ class Mesh:
             return await agent.run(prompt, run_id=run_id, runtime=self.runtime, **options)
 
         result: AgentResult = await self._run(name, run_id, work)
+        return result
+
+    async def resume_agent(self, checkpoint: Mapping[str, Any], **options: Any) -> AgentResult:
+        """Go on with an agent's run that was paused, by a person's approval or by ``pause``; releases the latter."""
+        agent = self._known(str(checkpoint.get("agent")))
+        await self._unpause(checkpoint["run_id"])
+
+        async def work(run_id: str, cancel: asyncio.Event) -> AgentResult:
+            return await agent.resume(checkpoint, runtime=self.runtime, **options)
+
+        result: AgentResult = await self._run(agent.name, checkpoint["run_id"], work)
         return result
 
     async def run_workflow(
@@ -126,8 +135,7 @@ class Mesh:
         self, workflow: WorkflowDefinition, run_id: str, *, registry: Any = None, **options: Any
     ) -> WorkflowResult:
         """Go on with a run that was paused, by a person's approval or by ``pause``; releases the latter."""
-        if self._switch.stop_of({"run": run_id}) is not None:
-            await self.release(run=run_id, reason="resumed", authority="operator")
+        await self._unpause(run_id)
         known = self._registry(registry)
 
         async def work(run_id: str, cancel: asyncio.Event) -> WorkflowResult:
@@ -135,6 +143,12 @@ class Mesh:
 
         result: WorkflowResult = await self._run(_name_of(workflow), run_id, work)
         return result
+
+    async def _unpause(self, run_id: str) -> None:
+        """Release a pause of a run; a kill of it stands."""
+        stops = [stop for stop in await self.stops() if stop.target == (("run", run_id),)]
+        if any(stop.code == "pause" for stop in stops):
+            await self.release(run=run_id, reason="resumed", authority="operator")
 
     async def _run(self, what: str, run_id: str | None, work: Callable[[str, asyncio.Event], Awaitable[Any]]) -> Any:
         run_id = run_id or f"run-{secrets.token_hex(8)}"
@@ -162,7 +176,11 @@ class Mesh:
     async def pause(
         self, *, run: str = "", agent: str = "", tool: str = "", tenant: str = "", reason: str, authority: str
     ) -> None:
-        """Do the same for a while; a workflow's run ends as cancelled and goes on with ``resume_workflow``."""
+        """Do the same for a while.
+
+        A workflow's run ends as cancelled and goes on with ``resume_workflow``, an agent's as paused, with
+        ``resume_agent``.
+        """
         await self._stop("pause", MeshEvent.PAUSED, run, agent, tool, tenant, reason, authority)
 
     async def release(
