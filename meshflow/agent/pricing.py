@@ -43,17 +43,21 @@ FREE = TokenPrice(0, 0)
 
 
 class Pricing:
-    """Prices the calls of one model. A model whose price nobody knows is a ConfigError, not a call for nothing."""
+    """Prices the calls of one model. A model whose price nobody knows is a ConfigError, not a call for nothing.
+
+    A call of a FallbackModel may cost what the dearest of its models may.
+    """
 
     def __init__(self, model: Model, price: TokenPrice | None) -> None:
-        self._price = price if price is not None else _offline(model)
-        self._model_name, self._provider = model.model_name, model.system
-        if self._price is None and self._listed(1, 1) is None:
-            raise ConfigError(
-                f"nobody knows the price of model {model.model_id!r}; give it with price=TokenPrice(input, output) in "
-                "USD for a million tokens",
-                where="Agent",
-            )
+        self._models = _asked(model)
+        self._price = price if price is not None else FREE if all(map(_offline, self._models)) else None
+        for one in self._models if self._price is None else ():
+            if _listed(one, 1, 1) is None:
+                raise ConfigError(
+                    f"nobody knows the price of model {one.model_id!r}; give it with price=TokenPrice(input, output) "
+                    "in USD for a million tokens",
+                    where="Agent",
+                )
 
     def bound(self, request_bytes: int, max_tokens: int) -> Decimal:
         """Return what a call may cost: its request at three bytes a token, and every token of the answer it may have.
@@ -74,21 +78,34 @@ class Pricing:
     def _of(self, input_tokens: int, output_tokens: int) -> Decimal | None:
         if self._price is not None:
             return self._price.of(input_tokens, output_tokens)
-        return self._listed(input_tokens, output_tokens)
-
-    def _listed(self, input_tokens: int, output_tokens: int) -> Decimal | None:
-        from genai_prices import Usage, calc_price
-
-        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        try:
-            return calc_price(usage, self._model_name, provider_id=self._provider).total_price
-        except LookupError:
-            return None
+        return max(_listed(one, input_tokens, output_tokens) or Decimal(0) for one in self._models)
 
 
-def _offline(model: Model) -> TokenPrice | None:
-    """Return the price of a model that calls nobody; a class made from one may call anybody."""
+def _listed(model: Model, input_tokens: int, output_tokens: int) -> Decimal | None:
+    from genai_prices import Usage, calc_price
+
+    if _offline(model):
+        return Decimal(0)
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+    try:
+        return calc_price(usage, model.model_name, provider_id=model.system).total_price
+    except LookupError:
+        return None
+
+
+def _asked(model: Model) -> tuple[Model, ...]:
+    """Return the models that a model may ask, through whatever wraps them: prices are looked up by their name."""
+    from pydantic_ai.models.fallback import FallbackModel
+    from pydantic_ai.models.wrapper import WrapperModel
+
+    if isinstance(model, FallbackModel):
+        return tuple(one for member in model.models for one in _asked(member))
+    return _asked(model.wrapped) if isinstance(model, WrapperModel) else (model,)
+
+
+def _offline(model: Model) -> bool:
+    """Say whether a model calls nobody; a class made from one may call anybody."""
     from pydantic_ai.models.function import FunctionModel
     from pydantic_ai.models.test import TestModel
 
-    return FREE if type(model) in (FunctionModel, TestModel) else None
+    return type(model) in (FunctionModel, TestModel)

@@ -104,8 +104,7 @@ class AgentRun:
 
     def _output_labels(self, outcome: RuntimeOutcome) -> TaintLabels:
         """Return the labels of what a step put out: of all it read, and what its tool is declared to emit."""
-        if (known := self.runtime.labels_of(outcome)) is not None:
-            return known
+        known = self.runtime.labels_of(outcome) or TaintLabels()
         record = outcome.record
         origin = _EMITS.get(record.node_kind, Origin.TRUSTED)
         confidentiality = Confidentiality.PUBLIC
@@ -118,7 +117,11 @@ class AgentRun:
             Origin[record.origin.upper()] if record.origin else Origin.TRUSTED,
             Confidentiality[record.confidentiality.upper()] if record.confidentiality else Confidentiality.PUBLIC,
         )
-        return read.join(TaintLabels(origin, confidentiality, (record.tool,) if record.tool else ()))
+        return known.join(read).join(TaintLabels(origin, confidentiality, (record.tool,) if record.tool else ()))
+
+    def heard(self, outcome: RuntimeOutcome) -> None:
+        """Have every later step carry the labels of a tool that did not complete, yet has its own words read."""
+        self.labels = self.labels.join(self._output_labels(outcome))
 
     def waits(self, step_id: str) -> None:
         """Remember that the agent to which a step handed over waits for a person."""

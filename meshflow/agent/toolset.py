@@ -46,6 +46,7 @@ class GovernedToolset(WrapperToolset[Any]):
         if outcome.status is Status.PAUSED or outcome.code == HELD:
             raise ApprovalRequired(metadata={"approval_id": outcome.approval_id, "step_id": outcome.step_id})
         if call.asked is not None:
+            self.run.heard(outcome)
             raise call.asked
         raise ToolFailed(_refusal(name, outcome))
 

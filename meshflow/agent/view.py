@@ -7,11 +7,14 @@ holds the contents alone, and what comes back from the gates is put in their pla
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic_ai.messages import (
+    BinaryContent,
+    CachePoint,
+    FileUrl,
     ModelMessage,
     ModelRequest,
     ModelResponse,
@@ -20,6 +23,7 @@ from pydantic_ai.messages import (
     TextPart,
     ThinkingPart,
     ToolCallPart,
+    UploadedFile,
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters
@@ -27,6 +31,7 @@ from pydantic_core import to_jsonable_python
 
 from meshflow.errors import MeshflowError
 
+_MEDIA = (FileUrl, BinaryContent, UploadedFile, CachePoint)
 _ROLES = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "text": "assistant"}
 
 
@@ -98,12 +103,7 @@ def part_view(part: Any) -> dict[str, Any]:
     if kind == "tool-return":
         view["tool"] = part.tool_name
     content = getattr(part, "content", None)
-    if isinstance(part, UserPromptPart) and not isinstance(content, str):
-        view["content"] = [_item_view(item) for item in part.content]
-    elif content is not None:
-        view["content"] = _plain(content)
-    else:
-        view["content"] = _plain(part)
+    view["content"] = _content_view(content) if content is not None else _plain(part)
     return view
 
 
@@ -111,12 +111,22 @@ def _plain(value: Any) -> Any:
     return to_jsonable_python(value, serialize_unknown=True, bytes_mode="base64", inf_nan_mode="strings")
 
 
-def _item_view(item: Any) -> Any:
-    if isinstance(item, str):
-        return item
-    if isinstance(item, TextContent):
-        return item.content
-    return {"media": type(item).__name__, **({"url": item.url} if hasattr(item, "url") else {})}
+def _content_view(content: Any) -> Any:
+    """Return content with its texts and data, and media by kind: bytes of images are nothing that gates read."""
+    if isinstance(content, TextContent):
+        return content.content
+    if isinstance(content, _MEDIA):
+        named = {name: getattr(content, name) for name in ("url", "file_id") if hasattr(content, name)}
+        return {"media": getattr(content, "kind", ""), **named}  # the kind, since JSON brings another class of it back
+    if isinstance(content, list | tuple):
+        return [_content_view(item) for item in content]
+    if _is_document(content):
+        return {name: _content_view(value) for name, value in content.items()}
+    return _plain(content)
+
+
+def _is_document(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
 
 
 def _arguments(part: ToolCallPart) -> Any:
@@ -146,22 +156,33 @@ def _part_with(part: Any, view: Any) -> Any:
         return part
     if part.part_kind == "tool-call":
         return replace(part, args=view["arguments"])
-    if isinstance(part, UserPromptPart) and not isinstance(part.content, str):
-        return replace(part, content=[_item_with(*pair) for pair in zip(part.content, view["content"], strict=True)])
     textual = isinstance(part, (SystemPromptPart, UserPromptPart, TextPart, ThinkingPart)) or hasattr(part, "content")
     if not textual or part.part_kind in ("file", "compaction"):
         raise ViewError(f"a part of kind {part.part_kind!r}")
-    return replace(part, content=view["content"])
+    return replace(part, content=_content_with(part.content, view["content"]))
 
 
-def _item_with(item: Any, view: Any) -> Any:
-    if view == _item_view(item):
-        return item
-    if isinstance(item, str):
-        return view
-    if isinstance(item, TextContent):
-        return replace(item, content=view)
-    raise ViewError(f"{type(item).__name__} content")
+def _content_with(content: Any, view: Any) -> Any:
+    """Return content with what the gates changed, and everything else as it is, media and types too."""
+    if view == _content_view(content):
+        return content
+    if isinstance(content, _MEDIA):
+        raise ViewError(f"{type(content).__name__} content")
+    if isinstance(content, TextContent):
+        return TextContent(view, metadata=content.metadata)  # without the value that structured content has as well
+    if isinstance(content, list | tuple) and isinstance(view, list) and len(view) == len(content):
+        return [_content_with(*pair) for pair in zip(content, view, strict=True)]
+    if _is_document(content) and isinstance(view, Mapping) and view.keys() == content.keys():
+        return {name: _content_with(value, view[name]) for name, value in content.items()}
+    if _holds_media(content):
+        raise ViewError("content with media in it by content of another shape")
+    return view
+
+
+def _holds_media(content: Any) -> bool:
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    return isinstance(content, _MEDIA) or (isinstance(content, list | tuple) and any(map(_holds_media, content)))
 
 
 def _instructed(message: ModelMessage, instructions: str) -> ModelMessage:
