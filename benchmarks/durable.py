@@ -46,11 +46,11 @@ async def handler(text: str) -> str:
     return text[:100]
 
 
-def governed(ledger: Path, variant: str = "all") -> StepRuntime:
-    """Return a runtime with the default plugins, but for those that the variant leaves out."""
+def governed(ledger: Path, variant: str = "all", **settings: Any) -> StepRuntime:
+    """Return a runtime with the default plugins, but for those that the variant leaves out; settings of the ledger."""
     stages = VARIANTS[variant]
     plugins = {"nothing": Nothing(NoSettings())} if stages else None
-    return StepRuntime(config={"ledger": {"path": str(ledger)}, "stages": stages}, plugins=plugins)
+    return StepRuntime(config={"ledger": {"path": str(ledger), **settings}, "stages": stages}, plugins=plugins)
 
 
 def steps(run_id: str, seed: int = 1) -> Iterator[NodeInput]:
@@ -107,6 +107,7 @@ async def rows(quick: bool) -> list[Row]:
         row_bytes = await record_bytes(path)
         bare = BareCommits(path / "bare.db", row_bytes)
         runtimes = {name: governed(path / f"{number}.db", name) for number, name in enumerate(VARIANTS)}
+        runtimes["at an interval"] = governed(path / "interval.db", "without both", checkpoint_every=256)
 
         def work(name: str, runtime: StepRuntime) -> Work:
             waiting = iter(list(islice(steps(f"run-{name}"), count * (rounds + 1))))
@@ -133,6 +134,10 @@ async def rows(quick: bool) -> list[Row]:
     floor = f"{RECORDS_PER_STEP} bare SQLite commits"
     return [
         at_most("durable step without Rego and Presidio: CPU", us["without both"], "us", 400),
+        beside(
+            "the same with a signature for 256 entries or each second: CPU", us["at an interval"], "us",
+            us["without both"], "one for each commit",
+        ),
         beside("of which the disk: CPU of the bare commits", us["commits"], "us", us["without both"], "that step"),
         beside("share of Rego: CPU", us["all"] - us["without rego"], "us", us["all"], "the whole step"),
         beside("share of Presidio: CPU", us["all"] - us["without presidio"], "us", us["all"], "the whole step"),
