@@ -51,6 +51,7 @@ async def rows(quick: bool) -> list[Row]:
         return [
             *await _commits(place, 400 if quick else 6_000, 1 if quick else 9),
             _one_record(2_000 if quick else 50_000),
+            *await _verification(place, 2_000 if quick else 50_000, 1 if quick else 9),
             *await _large(place, 20_000 if quick else 1_000_000),
         ]
 
@@ -130,15 +131,12 @@ def _one_record(count: int) -> Row:
 
 
 async def _large(place: Path, count: int) -> list[Row]:
-    """Return verification and look-ups in a ledger of a million entries, a tenth of them in each of two runs."""
+    """Return whole verification and look-ups in a ledger of a million entries, a tenth of them in each of two runs."""
     path = place / "large.db"
     await _write(path, count, 512)
     async with ReplayLedger(path) as ledger:
         found = [
-            await _verified(ledger, path, ["chain"], 0.4, "chains"),
-            await _verified(ledger, path, ["chain", "merkle_log", "commitments"], 0.2, "chains, log and commitments"),
-            await _verified(ledger, path, ["chain", "columns", "merkle_log", "commitments"], None, "columns too"),
-            await _both_cores(ledger),
+            await _both_cores(ledger, count),
             at_most("memory of a process that verifies everything", _memory_mib(path), "MiB", 200),
         ]  # fmt: skip
         last = count // 10 - 1
@@ -186,43 +184,57 @@ async def _longest_stall() -> float:
     return worst
 
 
-async def _verified(ledger: ReplayLedger, path: Path, layers: list[str], least: float | None, what: str) -> Row:
-    """Return how fast layers verify on one core beside a floor that was measured before and after; both by CPU."""
-    payloads = "commitments" in layers
-    before = _floor(path, payloads=payloads)
-    began = time.process_time()
-    result = await ledger.verify_ledger(layers=layers, processes=1)
-    speed = result["entries"] / (time.process_time() - began)
-    assert result["valid"], result["errors"]
-    floor = statistics.mean((before, _floor(path, payloads=payloads)))
-    same = "sha256 over the same bytes"
-    if least is None:
-        return beside(f"verify {what}", speed, "entries/s", floor, same)
-    return _at_least(f"verify {what}", speed, "entries/s", least, floor, same)
+async def _verification(place: Path, count: int, rounds: int) -> list[Row]:
+    """Return how fast layers verify on one core, by CPU, in turn with plain sha256 over the same bytes."""
+    path = place / "verified.db"
+    await _write(path, count, 256)
+    rows = []
+    async with ReplayLedger(path) as ledger:
+        for what, layers, least in (
+            ("chains", ["chain"], 0.4),
+            ("chains, log and commitments", ["chain", "merkle_log", "commitments"], 0.2),
+            ("columns too", ["chain", "columns", "merkle_log", "commitments"], None),
+        ):
+            data = _hashed(path, payloads="commitments" in layers)
+            speeds, floors = [], []
+            for _ in range(rounds):
+                began = time.process_time()
+                for item in data:
+                    sha256(item).digest()
+                floors.append((count + 1) / (time.process_time() - began))
+                began = time.process_time()
+                result = await ledger.verify_ledger(layers=layers, processes=1)
+                speeds.append(result["entries"] / (time.process_time() - began))
+                assert result["valid"], result["errors"]
+            speed, floor, same = statistics.median(speeds), statistics.median(floors), "sha256 over the same bytes"
+            rows.append(
+                beside(f"verify {what}", speed, "entries/s", floor, same)
+                if least is None
+                else _at_least(f"verify {what}", speed, "entries/s", least, floor, same)
+            )
+    return rows
 
 
-async def _both_cores(ledger: ReplayLedger) -> Row:
+def _hashed(path: Path, *, payloads: bool) -> list[bytes]:
+    """Return the bytes that verification hashes."""
+    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    data = [row[0] for row in db.execute("SELECT body FROM entries")]
+    if payloads:
+        data += [row[0] for row in db.execute("SELECT data FROM payloads")]
+    db.close()
+    return data
+
+
+async def _both_cores(ledger: ReplayLedger, count: int) -> Row:
     """Return what a second process saves by the wall."""
     spent = []
     for processes in (1, 2):
         began = time.perf_counter()
         assert (await ledger.verify_ledger(processes=processes))["valid"]
         spent.append(time.perf_counter() - began)
-    return beside("verify everything, two processes: wall time", spent[1], "s", spent[0], "one process")
-
-
-def _floor(path: Path, *, payloads: bool) -> float:
-    """Return how many entries a second of CPU plain sha256 manages over the bytes, read beforehand."""
-    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-    data = [row[0] for row in db.execute("SELECT body FROM entries WHERE id <= 100000")]
-    count = len(data)
-    if payloads:
-        data += [row[0] for row in db.execute("SELECT data FROM payloads WHERE id < 100001 * 16")]
-    db.close()
-    began = time.process_time()
-    for item in data:
-        sha256(item).digest()
-    return count / (time.process_time() - began)
+    return beside(
+        f"verify everything in {count:,} entries, two processes: wall time", spent[1], "s", spent[0], "one process"
+    )
 
 
 def _memory_mib(path: Path) -> float:

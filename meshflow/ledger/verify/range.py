@@ -31,7 +31,7 @@ from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.verify.erased import Tombstones
 
 ALL_LAYERS = ("chain", "columns", "commitments", "merkle_log")
-_CHUNK = 8 * TILE
+_CHUNK = TILE  # more rows at a time fall out of the processor's cache before they are hashed
 _RUNS_KEPT = 20_000
 _MAX_FINDINGS = 200
 _SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
