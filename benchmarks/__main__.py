@@ -9,7 +9,19 @@ from importlib import import_module
 
 from benchmarks.harness import Row, machine, table
 
-PARTS = ("kernel", "durable", "concurrent", "flat", "startup", "plugins", "policy", "ledger", "graph", "workflow")
+PARTS = (
+    "kernel",
+    "durable",
+    "concurrent",
+    "flat",
+    "startup",
+    "plugins",
+    "policy",
+    "ledger",
+    "postgres",
+    "graph",
+    "workflow",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

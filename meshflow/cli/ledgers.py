@@ -49,7 +49,9 @@ def audit_plugin(config: Config, path: str | None = None) -> Plugin[Any] | None:
     if path is not None:
         if "path" not in type(settings).model_fields:
             return None
-        settings = settings.model_copy(update={"path": resolved(path) if is_url(path) else os.path.abspath(path)})
+        settings = settings.model_copy(
+            update={"path": place if is_url(place := resolved(path)) else os.path.abspath(place)}
+        )
     try:
         return plugin_type(settings, Host(base=config.base))
     except MeshflowError:
@@ -98,14 +100,14 @@ def with_ledger(
 
 
 def resolved(place: str) -> str:
-    """Return where a ledger is; in a URL ``${NAME}`` stands for a variable.
+    """Return where a ledger is; in a URL, or in place of one, ``${NAME}`` stands for a variable.
 
     So a password need not stand on the command line, which others may see.
     """
     from meshflow.config.interpolate import InterpolationError, interpolate
     from meshflow.ledger.locate import is_url
 
-    if not is_url(place):
+    if not (is_url(place) or place.startswith("${")):
         return place
     try:
         return interpolate(place, os.environ)[0]

@@ -122,9 +122,14 @@ class Reader:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = list(blocks(page.read_text("utf-8")))
+def test_blocks_of_a_page_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    text = page.read_text("utf-8")
+    found = list(blocks(text))
     monkeypatch.chdir(tmp_path)
+    if "LEDGER_URL" in text:  # the one thing that a reader of such a page has set up
+        monkeypatch.setenv("LEDGER_URL", request.getfixturevalue("postgres_url"))
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     try:

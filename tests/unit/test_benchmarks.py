@@ -28,6 +28,8 @@ ROWS = (
     "regorus: two threads",
     "backtest: recorded decisions, one core",
     "presidio: 1 KB of clean prose, CPU",
+    "PostgreSQL, 256 waiters: records",
+    "PostgreSQL: load_state, p50",
     "graph: superstep of the counter",
     "graph: superstep with 10,000 elements in the state: CPU",
     "graph: governed node, default runtime, ledger on disk: CPU",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,10 +97,13 @@ class PostgresConnection:
         self._cut()
 
     def _cut(self) -> None:
-        self._raw.terminate()
-        with suppress(RuntimeError):
-            self._loop.run_until_complete(asyncio.sleep(0))  # the socket closes in a callback
-        self._loop.close()
+        """Close the socket at once; in a thread if this one runs another event loop, as where garbage is collected."""
+        if asyncio._get_running_loop() is None:
+            _end(self._raw, self._loop)
+        else:
+            ending = threading.Thread(target=_end, args=(self._raw, self._loop))
+            ending.start()
+            ending.join()
 
     def __del__(self) -> None:
         if hasattr(self, "_raw") and not self._loop.is_closed() and os.getpid() == self._pid:
@@ -145,6 +149,12 @@ class PostgresCursor:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
+
+
+def _end(raw: asyncpg.Connection[asyncpg.Record], loop: asyncio.AbstractEventLoop) -> None:
+    raw.terminate()
+    loop.run_until_complete(asyncio.sleep(0))  # the socket closes in a callback
+    loop.close()
 
 
 async def _open(raw: asyncpg.Connection[asyncpg.Record], text: str, values: Sequence[Any]) -> Any:

@@ -45,8 +45,9 @@ class PostgresDatabase:
     def open_writer(self, origin: str | None = None) -> Connection:
         """Connect to write, and make the schema if it is not there."""
         from meshflow.ledger.postgres.schema import check_server, prepare
+        from meshflow.ledger.postgres.writing import WritingConnection
 
-        connection = self._connect({"lock_timeout": str(max(1, self._busy_timeout_ms))})
+        connection = self._connect({"lock_timeout": str(max(1, self._busy_timeout_ms))}, WritingConnection)
         try:
             check_server(connection, self.name)
             prepare(connection, self._address.schema, self.name, origin)
@@ -66,19 +67,19 @@ class PostgresDatabase:
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"  # noqa: S608 - ours
             ).fetchall()
 
-    def _connect(self, settings: dict[str, str]) -> PostgresConnection:
-        from meshflow.ledger.postgres.connection import PostgresConnection
-
+    def _connect(self, settings: dict[str, str], kind: type[PostgresConnection]) -> PostgresConnection:
         same = {
             # Temporary tables last: they would be found first, and anybody may make some.
             "search_path": f'"{self._address.schema}", pg_temp',
             "application_name": "meshflow",
             "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
         }
-        return PostgresConnection(self._address.dsn, self.name, same | _BY_INDEX | settings)
+        return kind(self._address.dsn, self.name, same | _BY_INDEX | settings)
 
     def _connect_to_read(self) -> PostgresConnection:
-        connection = self._connect({"default_transaction_isolation": "repeatable read"})
+        from meshflow.ledger.postgres.connection import PostgresConnection
+
+        connection = self._connect({"default_transaction_isolation": "repeatable read"}, PostgresConnection)
         # Not among the settings: the driver would take it for a server that is no target for read-write sessions.
         connection.script("SET default_transaction_read_only = on")
         return connection

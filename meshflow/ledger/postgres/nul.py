@@ -14,10 +14,17 @@ _CHARACTER = {"0": "\0", "1": _ESCAPE}
 def storable(value: Any) -> Any:
     """Return a value, or a list of them, with its texts as PostgreSQL can keep them."""
     if type(value) is str:
-        if "\0" in value or _ESCAPE in value:
+        if _needs_escape(value):
             return value.replace(_ESCAPE, _ESCAPE + "1").replace("\0", _ESCAPE + "0")
         return value
-    return [storable(one) for one in value] if type(value) is list else value
+    # A column of one type, joined to be looked through at once.
+    if type(value) is list and (texts := _texts(value)) and _needs_escape("".join(texts)):
+        return [storable(one) for one in value]
+    return value
+
+
+def _needs_escape(text: str) -> bool:
+    return "\0" in text or _ESCAPE in text
 
 
 def as_written(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

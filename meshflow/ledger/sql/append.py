@@ -111,7 +111,7 @@ class SqlAppender:
                 if deadline is None and self._connection is None:
                     raise  # it could not be opened in the first place
                 self.close()
-                lost = attempt if attempt.committing else lost
+                lost = attempt if attempt.committing and not error.undone else lost
                 deadline = deadline or time.monotonic() + self._patience_ms / 1_000
                 if lost is not None and (lost.last is None or time.monotonic() >= deadline):
                     raise LedgerError(

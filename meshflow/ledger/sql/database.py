@@ -25,7 +25,12 @@ class OldSchemaError(LedgerError):
 
 
 class LostConnectionError(LedgerError):
-    """The connection has ended under a statement. What the transaction did is undone unless it was committing."""
+    """The connection has ended under a statement. What the transaction did is undone unless it was committing.
+
+    With ``undone`` it is undone for certain, although the transaction was to be committed next.
+    """
+
+    undone = False
 
 
 class ConflictError(LedgerError):

@@ -63,7 +63,6 @@ def test_a_ledger_is_named_by_url(shell: Shell, job: str, named: dict[str, str],
         "variable": "${LEDGER_URL}",
         "password in a variable": url.replace(PASSWORD, "${LEDGER_PASSWORD}"),
     }[where]
-    place = url if where == "variable" else place  # a URL is told by its scheme
     shell.write("job.py", job)
     assert hides(shell("run", "job.py", "--run-id", "r1", "--ledger", place, **named)).code == ExitCode.PAUSED
     assert hides(shell("ledger", "list", "--ledger", place, "--json", **named)).document["runs"][0]["run_id"] == "r1"
