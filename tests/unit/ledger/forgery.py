@@ -87,19 +87,23 @@ class Forger:
 
     def reindex(self) -> None:
         """Make the index of runs say what the entries say."""
-        parents = self.db.execute("SELECT run_id, parent_run_id, parent_steps FROM runs WHERE parent_steps").fetchall()
-        self.db.execute("DELETE FROM runs")
-        self.db.execute("DELETE FROM run_nodes")
-        self.db.execute("DELETE FROM run_tools")
+        parents = self.db.execute(
+            "SELECT run_id, parent_run_id, parent_steps FROM runs WHERE parent_steps > 0"
+        ).fetchall()
+        for table in ("runs", "run_nodes", "run_tools"):
+            self.db.execute(f"DELETE FROM {table}")
+        self.sum_up()
+        for run_id, parent, steps in parents:
+            self.db.execute(
+                "UPDATE runs SET parent_run_id = ?, parent_steps = ? WHERE run_id = ?", (parent, steps, run_id)
+            )
+
+    def sum_up(self) -> None:
         self.db.execute(
             "CREATE VIEW runs_1 AS SELECT min(id) id, run_id, tenant_id, min(seq) first_seq FROM entries GROUP BY 2, 3"
         )
         sum_runs(self.db)
         self.db.execute("DROP VIEW runs_1")
-        for run_id, parent, steps in parents:
-            self.db.execute(
-                "UPDATE runs SET parent_run_id = ?, parent_steps = ? WHERE run_id = ?", (parent, steps, run_id)
-            )
 
     def close_gaps(self) -> None:
         """Number the entries anew, and their payloads."""
