@@ -219,7 +219,7 @@ def known(connection: Connection, opener: Opener, draft: Draft) -> Outcome | Non
     entry_id, seq, prev, digest, body, index = row
     place = (entry_id * 16, entry_id * 16 + 15)
     rows = connection.execute(f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id BETWEEN ? AND ?", place)  # noqa: S608
-    salts = {payload_id % 16: salt for payload_id, salt, _ in opener.open_rows(rows) if payload_id is not None}
+    salts = {payload_id % 16: salt for payload_id, salt, *_ in opener.open_rows(rows) if payload_id is not None}
     # A second intent is never the first one again: both would run.
     same = (
         draft.columns[0] != "intent"

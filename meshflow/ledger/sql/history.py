@@ -17,7 +17,7 @@ from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.database import Connection, Database, groups, stream
 from meshflow.ledger.sql.erase import VISIBLE, WAS_DELETED
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments
-from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, grouped
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, grouped, suited
 
 T = TypeVar("T")
 _PAGE = 256
@@ -114,13 +114,13 @@ def _outline(run_id: str, tenant: str | None, opener: Opener, connection: Connec
     known = "SELECT 1 FROM runs WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant)"
     if connection.execute(known, {"run": run_id, "tenant": tenant}).fetchone() is None:
         return None
-    outline = Outline(run_id)
+    outline, sql = Outline(run_id), suited(connection, _OUTLINE)
     for part in _parts(connection, run_id):
         if part.run_id == run_id:
             outline.inherited = len(outline)
         parameters = {"run": part.run_id, "start": part.start, "stop": part.stop, "tenant": tenant}
-        rows = opener.open_rows(stream(connection, _OUTLINE, parameters))
-        for index, node, verdict, code, cost, tokens, body, _, _, output in rows:
+        rows = opener.open_rows(stream(connection, sql, parameters))
+        for index, node, verdict, code, cost, tokens, body, _, _, output, _, _, _, _ in rows:
             erased = output is None and (body is None or _COMMITS_TO_OUTPUT in body)
             outline.add(index, node, (verdict, code), cost, tokens, output, erased)
     return outline
@@ -136,7 +136,7 @@ def _outputs(
             sql = _OUTPUTS % marks + scope
             more = () if tenant is None else (tenant,)
             rows = connection.execute(sql, (part.run_id, part.start, part.stop, *values, *more))
-            found |= {index: data for index, _, _, data in opener.open_rows(rows) if data is not None}
+            found |= {index: data for index, _, _, data, *_ in opener.open_rows(rows) if data is not None}
     return found
 
 

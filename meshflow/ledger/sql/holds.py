@@ -151,7 +151,7 @@ def _held_subject(
         for number in (PRINCIPAL, APPROVER):
             place = (entry_id * 16 + number,)
             rows = connection.execute(f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id = ?", place)  # noqa: S608
-            for payload_id, _, data in opener.open_rows(rows):
+            for payload_id, _, data, *_ in opener.open_rows(rows):
                 for name in names_in(number, data) if payload_id is not None else ():
                     if (found := held.get(digest(key, name))) is not None:
                         return found

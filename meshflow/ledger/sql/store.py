@@ -69,7 +69,6 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
         signer = LogSigner(key, checkpoint_every, checkpoint_within_ms / 1_000, clock, database.name, companion)
         self._database = database
         self._appender = SqlAppender(database, signer, vault or Vault(), patience_ms)
-        self._opener = self._appender.vault.opener()
         self._writer = GroupWriter(self._appender, queue_limit=queue_limit)
         self._closed = False
 
@@ -264,7 +263,7 @@ class SqlStore(SqlErasing, SqlEvidence, SqlHistory, SqlSnapshots):
         rows = await self._fetch(f"WITH chosen AS ({chosen}) SELECT {_ENTRY}", parameters)
         if any(row[_KEY_ID] is not None for row in rows):
             return await asyncio.to_thread(lambda: list(grouped(self._appender.vault.opener().open_rows(rows))))
-        return list(grouped(self._opener.open_rows(rows)))
+        return list(grouped(rows))
 
     async def _fetch(self, sql: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return await self._reading(partial(self._database.fetch, sql, parameters)) or ()

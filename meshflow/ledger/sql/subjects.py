@@ -48,7 +48,7 @@ def catch_up(connection: Connection, opener: Opener, limit: int | None = None) -
         rows = connection.execute(_NAMING, ((upto + 1) * 16, chunk * 16 + 15, PRINCIPAL, APPROVER)).fetchall()
         found = {
             (digest(key, name), id_ // 16)
-            for id_, _, data in opener.open_rows(rows)
+            for id_, _, data, *_ in opener.open_rows(rows)
             if id_ is not None
             for name in names_in(id_ % 16, data)
         }

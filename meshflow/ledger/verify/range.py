@@ -26,12 +26,13 @@ from meshflow.ledger.shredding import LockedError
 from meshflow.ledger.sql.database import Connection, stream
 from meshflow.ledger.sql.lineage import step_hash
 from meshflow.ledger.sql.log import recall_from
-from meshflow.ledger.sql.payloads import KEY, PAYLOAD
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, suited
 from meshflow.ledger.sql.vault import Vault
 from meshflow.ledger.verify.erased import Tombstones
 
 ALL_LAYERS = ("chain", "columns", "commitments", "merkle_log")
 _CHUNK = TILE  # more rows at a time fall out of the processor's cache before they are hashed
+_PAYLOADS = f"SELECT {PAYLOAD} FROM payloads p {KEY} WHERE p.id >= ? AND p.id < ? ORDER BY p.id"  # noqa: S608
 _RUNS_KEPT = 20_000
 _MAX_FINDINGS = 200
 _SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
@@ -63,7 +64,7 @@ class RangeCheck:
         """Return what was found, and how many payloads could not be opened."""
         if self._with["commitments"]:
             places = ((self._start + 1) * 16, (self._stop + 1) * 16)
-            self._payloads = stream(self._connection, self._payloads_query(), places, _CHUNK)
+            self._payloads = stream(self._connection, suited(self._connection, _PAYLOADS), places, _CHUNK)
             self._ahead = next(self._payloads, None)
         log = _Leaves(self._connection, self._origin, self._start) if self._with["merkle_log"] else None
         columns = f", step_index, {', '.join(COLUMNS)}" if self._with["columns"] else ""
@@ -87,12 +88,6 @@ class RangeCheck:
             if expected != self._stop + 1:
                 self._say("places", f"the ledger lacks places {expected} to {self._stop}")
         return {"findings": [tuple(finding) for finding in self._findings[:_MAX_FINDINGS]], "sealed": self.sealed}
-
-    def _payloads_query(self) -> str:
-        """Return how to read payloads, with their keys where the ledger has any that are encrypted."""
-        sealed = self._connection.execute("SELECT 1 FROM payloads WHERE key_id IS NOT NULL LIMIT 1").fetchone()
-        columns, joined = (PAYLOAD, KEY) if sealed is not None else ("p.id, p.salt, p.data, p.key_id", "")
-        return f"SELECT {columns} FROM payloads p {joined} WHERE p.id >= ? AND p.id < ? ORDER BY p.id"  # noqa: S608
 
     def _places(self, chunk: Sequence[Sequence[Any]], expected: int) -> int:
         """Check that ids have no gaps, and return the one to come."""

@@ -19,7 +19,7 @@ from meshflow.ledger.outside import Held
 from meshflow.ledger.shredding import LockedError
 from meshflow.ledger.sql.database import Connection, stream
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
-from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, suited
 from meshflow.ledger.sql.totals import RunTotals
 from meshflow.ledger.verify.log import LogCheck
 
@@ -256,13 +256,14 @@ class _Payloads:
 
     def __init__(self, connection: Connection, opener: Opener, run_id: str) -> None:
         self._opener = opener
-        self._rows: Iterator[Any] = stream(connection, _PAYLOADS, (run_id,))
+        self._rows: Iterator[Any] = stream(connection, suited(connection, _PAYLOADS), (run_id,))
         self._ahead = next(self._rows, None)
 
     def of(self, entry_id: int, seq: Any) -> dict[int, tuple[Any, Any]]:
         found: dict[int, tuple[Any, Any]] = {}
         while self._ahead is not None and self._ahead[0] == entry_id and self._ahead[1] == seq:
-            found[self._ahead[2] % 16] = self._open(self._ahead[2:])
+            payload_id, salt, data, key_id = self._ahead[2:6]
+            found[payload_id % 16] = (salt, data) if key_id is None else self._open(self._ahead[2:])
             self._ahead = next(self._rows, None)
         return found
 
