@@ -24,6 +24,7 @@ from meshflow.kernel.finish import Ending
 from meshflow.kernel.flow import Flow
 from meshflow.kernel.session import Session, StepStream
 from meshflow.kernel.watch import ReloadEvent, Watcher
+from meshflow.ledger.replay import ReplayLedger
 from meshflow.loop_thread import LoopThread
 from meshflow.plugin.base import Host, Plugin
 from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
@@ -79,6 +80,16 @@ class StepRuntime:
     def config(self) -> Config:
         """The configuration in force."""
         return self._core.config
+
+    @property
+    def ledger(self) -> ReplayLedger | None:
+        """The ledger that the enforced audit provider writes to; None where it keeps none that can be read here."""
+        for choice in self._core.base.choices:
+            for slot in choice.slots if choice.stage.name == "audit_ledger" else ():
+                found = getattr(slot.provider.plugin, "ledger", None)
+                if slot.enforced and isinstance(found, ReplayLedger):
+                    return found
+        return None
 
     def stages(self, tenant: str | None = None) -> tuple[StageChoice, ...]:
         """Return what serves each stage, for a tenant or the base."""

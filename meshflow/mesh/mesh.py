@@ -336,15 +336,11 @@ def _name_of(workflow: Any) -> str:
 
 
 def _ledger_of(runtime: StepRuntime) -> ReplayLedger:
-    for choice in runtime.stages():
-        if choice.stage.name == "audit_ledger":
-            for slot in choice.slots:
-                ledger = getattr(slot.provider.plugin, "ledger", None)
-                if slot.enforced and isinstance(ledger, ReplayLedger):
-                    return _seeing(ledger)
-    raise ConfigError(
-        "a mesh keeps its stops in a ReplayLedger, and the runtime's audit provider has none", where="Mesh"
-    )
+    if runtime.ledger is None:
+        raise ConfigError(
+            "a mesh keeps its stops in a ReplayLedger, and the runtime's audit provider has none", where="Mesh"
+        )
+    return _seeing(runtime.ledger)
 
 
 def _seeing(ledger: ReplayLedger) -> ReplayLedger:

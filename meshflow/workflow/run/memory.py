@@ -180,12 +180,8 @@ def _doubt(step: Mapping[str, Any]) -> str:
 
 def ledger_of(runtime: StepRuntime) -> ReplayLedger:
     """Return the ledger that a runtime writes to; ConfigError where its audit provider keeps none that can be read."""
-    for choice in runtime.stages():
-        if choice.stage.name == "audit_ledger":
-            for slot in choice.slots:
-                ledger = getattr(slot.provider.plugin, "ledger", None)
-                if isinstance(ledger, ReplayLedger):
-                    return ledger
+    if runtime.ledger is not None:
+        return runtime.ledger
     raise ConfigError("resuming reads the ledger, and this runtime's audit provider keeps none; pass memory=")
 
 
