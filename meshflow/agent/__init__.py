@@ -5,6 +5,6 @@ from __future__ import annotations
 from meshflow.agent.agent import Agent
 from meshflow.agent.pricing import TokenPrice
 from meshflow.agent.result import AgentResult, AgentStep
-from meshflow.agent.tool import tool
+from meshflow.agent.traits import tool
 
 __all__ = ["Agent", "AgentResult", "AgentStep", "TokenPrice", "tool"]

@@ -13,7 +13,7 @@ from meshflow.agent.library import need_pydantic_ai
 from meshflow.agent.pricing import Pricing, TokenPrice
 from meshflow.agent.result import AgentResult
 from meshflow.agent.run import USER, AgentRun, new_prefix, steps_from
-from meshflow.agent.tool import ToolTraits, name_of, tool, traits_of
+from meshflow.agent.traits import ToolTraits, name_of, tool, traits_of
 from meshflow.errors import ConfigError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.step import NodeInput, current_step

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from meshflow.agent.tool import ToolTraits
+from meshflow.agent.traits import ToolTraits
 from meshflow.config.load import load_config
 from meshflow.config.models import Config
 from meshflow.errors import ConfigError

@@ -14,7 +14,7 @@ from pydantic_ai.toolsets.wrapper import WrapperToolset
 
 from meshflow.agent.handover import Call, calling
 from meshflow.agent.run import HELD, AgentRun
-from meshflow.agent.tool import ToolTraits
+from meshflow.agent.traits import ToolTraits
 from meshflow.record import RuntimeOutcome, Status
 from meshflow.step import current_step
 
