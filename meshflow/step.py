@@ -158,8 +158,12 @@ class Approval:
 
 
 def folded_name(name: str) -> str:
-    """Return a person's name as two spellings of it share it."""
-    return unicodedata.normalize("NFKC", name).strip().casefold()
+    """Return a person's name as two spellings of it share it: case, width, spaces, and characters that do not show.
+
+    Letters of other scripts that look alike stay apart: who may approve should be named (``approvals.approvers``).
+    """
+    shown = "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
+    return " ".join(shown.casefold().split())
 
 
 class Purpose(StrEnum):

@@ -145,7 +145,7 @@ class TestSeveralPeople:
         assert await ledger.pending_approvals() == []
         assert (await ledger.verify_chain("run-1"))["valid"]
 
-    @pytest.mark.parametrize("again", ["bob", " BOB ", "ｂｏｂ"])
+    @pytest.mark.parametrize("again", ["bob", " BOB ", "ｂｏｂ", "b\u200bob", "bob\u2060", "\u00adbob"])
     async def test_nobody_counts_twice(self, ledger: ReplayLedger, escalated: MakeRecord, again: str) -> None:
         await ledger.write(escalated(required=2))
         await ledger.decide_approval("ap-1", approve=True, approver="bob")
