@@ -82,12 +82,16 @@ def _made(one: Found, plugin_type: type[Plugin[Any]], config: Config) -> Iterato
     from meshflow.config import plugin_settings
     from meshflow.plugin import Host
     from meshflow.registry.hooks import hooks_of
+    from meshflow.registry.manifest import BESIDE
 
+    wanted = one.name in config.plugins or _named(one.name, config)
+    if one.name in BESIDE and not wanted:
+        yield Check(OK, one.name, "settings", "not in use, so none are needed")
+        return
     try:
         settings = plugin_settings(config, one.name, plugin_type)
     except MeshflowError as error:
-        needed = one.name in config.plugins or _named(one.name, config)
-        yield Check(ERROR if needed else WARNING, one.name, "settings", str(error))
+        yield Check(ERROR if wanted else WARNING, one.name, "settings", str(error))
         return
     yield Check(OK, one.name, "settings", "valid")
     try:
@@ -104,7 +108,8 @@ def _named(name: str, config: Config) -> bool:
     """Say whether a stage names the plugin, or it is one of the defaults."""
     from meshflow.registry.manifest import FIRST_PARTY
 
-    return name in FIRST_PARTY or any(name in (stage.use or ()) for stage in config.stages.values())
+    stages = config.stages.values()
+    return name in FIRST_PARTY or any(name in (*(stage.use or ()), *(stage.also_shadow or ())) for stage in stages)
 
 
 def _dependencies(distributions: Iterable[str]) -> Iterator[Check]:

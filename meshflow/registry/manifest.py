@@ -28,6 +28,9 @@ POLICY_FOLLOWERS = frozenset({"compliance_profile", "tool_permission", "output_g
 """Stages where the policy plugin joins in by default while it serves stage 5: one bundle, several entry points."""
 
 FIRST_PARTY = frozenset(name for names in DEFAULTS.values() for name in names)
+BESIDE = frozenset({"candidate"})
+"""First-party plugins that serve no stage unless they are named."""
+
 FIRST_PARTY_DISTRIBUTIONS = frozenset(
     {"meshflow"}
     | {

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from meshflow.registry.manifest import FIRST_PARTY
+from meshflow.registry.manifest import BESIDE, FIRST_PARTY
 
 if TYPE_CHECKING:
     from .conftest import Shell
@@ -48,7 +48,8 @@ def problems(document: Any) -> dict[str, str]:
 
 def test_default_plugins_are_listed_and_in_use(shell: Shell) -> None:
     rows = listed(shell)
-    assert rows.keys() == FIRST_PARTY
+    assert rows.keys() == FIRST_PARTY | BESIDE
+    assert rows["candidate"]["in_use"] == []
     assert rows["limits"]["stages"] == rows["limits"]["in_use"] == ["rate_limiting", "budget_check"]
     assert "settle_step" in rows["limits"]["hooks"]
     table = shell("plugins", "list").out
@@ -72,7 +73,7 @@ def test_a_broken_plugin_does_not_hide_the_others(shell: Shell, install: Install
     done = shell("plugins", "list", "--json")
     assert done.code == 0
     rows = {row["name"]: row for row in done.document["plugins"]}
-    assert rows.keys() == FIRST_PARTY | {"acme_broken"}
+    assert rows.keys() == FIRST_PARTY | BESIDE | {"acme_broken"}
     assert "half installed" in rows["acme_broken"]["problem"]
     assert rows["rego"]["in_use"] is None
     assert "acme_broken" in done.document["problem"]
