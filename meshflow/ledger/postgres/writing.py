@@ -39,7 +39,7 @@ class WritingConnection(PostgresConnection):
         statement = translate(sql)
         table = _PUT.match(statement.text)
         if table is None or not self.in_transaction:
-            self.flush()
+            self._before(sql)
             return super().execute(sql, parameters)
         values = list(map(storable, statement.values(parameters)))
         self._hold(table[1], statement, values)
@@ -80,6 +80,10 @@ class WritingConnection(PostgresConnection):
 
     def script(self, text: str) -> str:
         """Run statements of PostgreSQL's own, after what was held back; what is rolled back need not be sent at all."""
+        self._before(text)
+        return super().script(text)
+
+    def _before(self, text: str) -> None:
         if text == "ROLLBACK":
             self._held, self._tables = [], frozenset()
         try:
@@ -87,7 +91,6 @@ class WritingConnection(PostgresConnection):
         except LostConnectionError as error:
             error.undone = True  # what came to the server had not been committed
             raise
-        return super().script(text)
 
 
 def _shifted(text: str, by: int) -> str:

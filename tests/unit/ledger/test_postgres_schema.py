@@ -186,6 +186,21 @@ def test_statements_are_translated() -> None:
         assert translate(sql)[:2] == (text, names)
 
 
+async def test_what_is_rolled_back_hides_no_error_behind_its_own(ledger: ReplayLedger, record: MakeRecord) -> None:
+    await ledger.write(record(0))
+    store = ledger._store
+    first = "INSERT INTO checkpoints VALUES (1, ?, 0, '')"
+
+    def work(connection: Any) -> None:
+        connection.execute(first, (b"a second one of that size",))  # which is only held back, and would be refused
+        raise LedgerError("the reason")
+
+    with pytest.raises(LedgerError, match="the reason"):
+        await store._run(lambda: store._appender.transact(work))  # type: ignore[attr-defined]
+    assert (await ledger.write(record(1))).seq == 1
+    assert (await ledger.verify_ledger())["errors"] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("analyzed", [False, True], ids=["a young table", "an analysed table"])
 @pytest.mark.parametrize("tenant", [None, "acme"])
