@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meshflow.agent.result import AgentStep
 from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.ids import new_id
 from meshflow.record import RuntimeOutcome, Status
 from meshflow.step import NodeInput
 
@@ -147,7 +147,7 @@ class AgentRun:
 
 def new_prefix(agent: str) -> str:
     """Return a name for the steps of one run of an agent, of which a run id may hold several."""
-    return f"{agent}-{secrets.token_hex(6)}"
+    return new_id(agent, 6)
 
 
 def steps_from(documents: list[dict[str, Any]]) -> dict[str, AgentStep]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
@@ -22,6 +21,7 @@ from meshflow.cli.load_job import Job, describe, file_of, load_job
 from meshflow.cli.options import Chosen
 from meshflow.cli.progress import Display
 from meshflow.cli.report import Report
+from meshflow.ids import new_id
 
 if TYPE_CHECKING:
     from meshflow.cli.watch import WatchedLedger
@@ -108,7 +108,7 @@ async def _invoke(config: Config, job: Job, request: RunRequest, named: Path | N
         runtime = StepRuntime(ledger=ledger, config=config)
         if request.ledger is not None and not _writes_to(runtime, ledger):
             raise typer.BadParameter("the configured audit provider does not write to a file that --ledger can name")
-        run_id = request.run_id or f"run-{secrets.token_hex(8)}"
+        run_id = request.run_id or new_id("run")
         with Display() as display:
             async with runtime:
                 if ledger is not None and _writes_to(runtime, ledger):

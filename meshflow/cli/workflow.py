@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from meshflow.cli.load_job import load_named
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, print_json, print_pairs, print_table, say, usd
 from meshflow.cli.run import stdout_kept_clean
+from meshflow.ids import new_id
 
 if TYPE_CHECKING:
     from meshflow.workflow import NodeResult, Registry, WorkflowDefinition, WorkflowResult
@@ -98,7 +98,7 @@ async def _run(options: Chosen, request: WorkflowRequest, wf: WorkflowDefinition
     ledger = configured_ledger(config, request.ledger) if request.ledger is not None else None
     if request.ledger is not None and ledger is None:
         raise typer.BadParameter("the configured audit provider does not write to a file that --ledger can name")
-    run_id = request.run_id or f"run-{secrets.token_hex(8)}"
+    run_id = request.run_id or new_id("run")
     common: dict[str, Any] = {"registry": registry, "agent_id": request.agent, "tenant": request.tenant}
     try:
         async with StepRuntime(ledger=ledger, config=config) as runtime:

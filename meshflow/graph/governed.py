@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from meshflow.graph.handlers import as_given, handler_of, noting, plain_of, stat
 from meshflow.graph.markers import Interrupt
 from meshflow.graph.provenance import Provenance, labels_from_plain, labels_to_plain
 from meshflow.graph.shape import Shape, released_output
+from meshflow.ids import id_of
 from meshflow.record import RuntimeOutcome, Status
 from meshflow.step import NodeInput
 
@@ -210,7 +210,7 @@ class Governor:
         """Ask a person before a step runs again that may have run already and must not run twice."""
         if not await self.runtime.may_have_run(self.settings.run_id, str(step.step_id)):
             return
-        asked = hashlib.sha256(f"{task.id}:again:{number}".encode()).hexdigest()[:32]
+        asked = id_of(task.id, "again", str(number))
         found, answer = task.run.answers.take(asked)
         if not found:
             question = "it was under way when its process ended, and is not idempotent; run it again?"

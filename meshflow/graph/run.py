@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from meshflow.graph.schema import as_updates
 from meshflow.graph.stream import INTERRUPT
 from meshflow.graph.task import Answers, Task
 from meshflow.graph.telling import tell_end, tell_start
+from meshflow.ids import new_id
 
 if TYPE_CHECKING:
     from meshflow.graph.compiled import CompiledGraph
@@ -156,7 +156,7 @@ class Run:
         if self.governor is not None and self.nested_in is None:
             await self.governor.begin(self)
         if saver is None:
-            self.anchor = secrets.token_hex(8) if self.nested_in is None else self.nested_in.id
+            self.anchor = new_id("start") if self.nested_in is None else self.nested_in.id
         elif await saver.open(self, given):
             return await self._resume(given)
         if given is None or isinstance(given, Command):

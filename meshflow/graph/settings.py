@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from meshflow.graph.errors import InvalidRunError, did_you_mean
+from meshflow.ids import new_id
 
 if TYPE_CHECKING:
     from meshflow.facts import TaintLabels
@@ -102,7 +102,7 @@ def settings_from(config: Mapping[str, Any] | None, options: Mapping[str, Any], 
     settings = Settings(
         thread_id=None if thread_id is None else str(thread_id),
         checkpoint_id=merged.get("checkpoint_id"),
-        run_id=str(merged.get("run_id") or thread_id or f"run-{secrets.token_hex(8)}"),
+        run_id=str(merged.get("run_id") or thread_id or new_id("run")),
         recursion_limit=_limit(merged.get("recursion_limit", RECURSION_LIMIT)),
         context=_context(merged.get("context"), graph.context_schema),
         interrupt_before=_breakpoints(merged.get("interrupt_before", graph.interrupt_before), graph),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from meshflow.graph.errors import GraphError, GraphInterrupt, InvalidRunError, P
 from meshflow.graph.markers import Command, Interrupt
 from meshflow.graph.nodes import Node, Router
 from meshflow.graph.output import Output, read_output, read_route
+from meshflow.ids import id_of
 
 if TYPE_CHECKING:
     from meshflow.graph.host import Host
@@ -80,8 +80,7 @@ class Task:
     def id(self) -> str:
         """The same for every try of this node at this place, and no other's."""
         run = self.run
-        place = "\x1f".join((*run.namespace, run.anchor, str(run.step), self.node.name, str(self.index)))
-        return hashlib.sha256(place.encode()).hexdigest()[:32]
+        return id_of(*run.namespace, run.anchor, str(run.step), self.node.name, str(self.index))
 
     @property
     def step_id(self) -> str:
@@ -266,7 +265,7 @@ class Task:
                 f"node {self.node.name!r} called interrupt(), and nothing keeps the run until somebody answers; "
                 "compile with a checkpointer"
             )
-        asked = Interrupt(value, hashlib.sha256(f"{self.id}:{index}".encode()).hexdigest()[:32])
+        asked = Interrupt(value, id_of(self.id, str(index)))
         found, answer = run.answers.take(asked.id)
         if not found:
             raise GraphInterrupt(asked)

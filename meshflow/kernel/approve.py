@@ -7,6 +7,7 @@ from typing import Any
 from meshflow.config.models import ApprovalsConfig
 from meshflow.decision import Effect
 from meshflow.digest import arguments_digest, new_salt
+from meshflow.ids import new_id
 from meshflow.kernel.gate import Passage
 from meshflow.record import ApprovalRequest, StageResult
 from meshflow.step import Approval, StepState, folded_name
@@ -19,17 +20,13 @@ def ask_for_caller(passage: Passage, question: str) -> None:
     passage.escalations.append(("approval.asked", reason))
 
 
-# An id of letters alone: one with digits may by chance look like a licence or a card, and be masked where it is told.
-_LETTERS = str.maketrans("0123456789", "ghijklmnop")
-
-
 def request_approval(passage: Passage, rules: ApprovalsConfig, *, holds_output: bool = False) -> ApprovalRequest:
     """Return what a person is asked: bound to the input as the gates left it, the pipeline and an expiry."""
     salt = new_salt()
     state = passage.state
     required, _ = rules.terms(state.step.tool, passage.context.tenant_id)
     return ApprovalRequest(
-        approval_id=f"apr-{new_salt()[:20].translate(_LETTERS)}",
+        approval_id=new_id("apr", 10),
         arguments_digest=arguments_digest(state.input, salt),
         salt=salt,
         expires_at_us=state.clock.now_us() + rules.expires_s * 1_000_000,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from meshflow.config.load import config_from_mapping, load_config
 from meshflow.config.models import Config
 from meshflow.errors import ConfigError
 from meshflow.facts import TaintLabels
+from meshflow.ids import new_id
 from meshflow.kernel import followup
 from meshflow.kernel.ask import describe
 from meshflow.kernel.core import Core
@@ -273,8 +273,8 @@ class StepRuntime:
     def _state(self, core: Core, step: NodeInput) -> StepState:
         return StepState(
             step,
-            step.run_id or f"run-{secrets.token_hex(8)}",
-            step.step_id or f"step-{secrets.token_hex(8)}",
+            step.run_id or new_id("run"),
+            step.step_id or new_id("step"),
             core.clock,
             core.clock.now_us(),
             core.base.fingerprint,

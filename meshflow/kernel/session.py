@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from meshflow.errors import ConfigError, StepDeniedError
+from meshflow.ids import new_id
 from meshflow.kernel.govern import govern
 from meshflow.record import RuntimeOutcome
 from meshflow.step import NodeInput
@@ -88,7 +88,7 @@ class Session:
         if unknown:
             raise ConfigError(f"unknown step fields {unknown}; choose among {sorted(_FIELDS)}")
         self._runtime = runtime
-        self._shared = {"run_id": f"run-{secrets.token_hex(8)}", **shared}
+        self._shared = {"run_id": new_id("run"), **shared}
 
     @property
     def run_id(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from meshflow.clock import Clock
 from meshflow.errors import LedgerError
+from meshflow.ids import new_id
 from meshflow.ledger.diff import RunDiff, compare
 from meshflow.ledger.export import csv_text, json_text
 from meshflow.ledger.format.canonical import MAX_INTEGER
@@ -155,7 +155,7 @@ class TimeTravel:
                     f"run {run_id!r} cannot be forked at step {from_step}: {' and '.join(gone)} of step "
                     f"{from_step - 1} is erased; fork at an earlier step"
                 )
-        fork_id = new_run_id if new_run_id is not None else f"run-{secrets.token_hex(8)}"
+        fork_id = new_run_id if new_run_id is not None else new_id("run")
         await self._store.fork_run(fork_id, run_id, from_step, scope, self._clock.now_us())
         return fork_id
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.clock import SystemClock
 from meshflow.errors import ConfigError
+from meshflow.ids import new_id
 from meshflow.kernel.runtime import StepRuntime
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.mesh.bus import Bus
@@ -151,7 +151,7 @@ class Mesh:
             await self.release(run=run_id, reason="resumed", authority="operator")
 
     async def _run(self, what: str, run_id: str | None, work: Callable[[str, asyncio.Event], Awaitable[Any]]) -> Any:
-        run_id = run_id or f"run-{secrets.token_hex(8)}"
+        run_id = run_id or new_id("run")
         with self._live.entered(run_id, what, self._clock.now_us()) as cancel:
             self._tell(MeshEvent.RUN_STARTED, run_id=run_id, what=what)
             status = "failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from meshflow.facts import (
     TaintLabels,
     TenantScope,
 )
+from meshflow.ids import new_id
 from meshflow.stages import STAGE_BY_NAME, Stage
 from meshflow.step import NodeInput, Purpose, StepContext, context_for
 
@@ -50,7 +50,7 @@ def context_at(stage: Stage, step: NodeInput, clock: Clock, **facts: Any) -> Ste
     A step without an id gets one of its own, as the kernel would give it.
     """
     if step.step_id is None:
-        step = replace(step, step_id=f"step-{secrets.token_hex(8)}")
+        step = replace(step, step_id=new_id("step"))
     return context_for(step, clock=clock, **(facts_before(stage) | facts))
 
 

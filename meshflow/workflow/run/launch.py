@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.config.source import dotted, shown
 from meshflow.errors import ConfigError, LedgerError
+from meshflow.ids import new_id
 from meshflow.record import Status
 from meshflow.step import NodeInput
 from meshflow.workflow.calls import Target, same
@@ -63,7 +63,7 @@ class Launch:
         given = NOTHING if self.resume else checked_input(self.plan, self.input)
         async with self._governed() as runtime:
             run = Run(
-                run_id=self.run_id or f"run-{secrets.token_hex(8)}",
+                run_id=self.run_id or new_id("run"),
                 registry=self.registry or Registry(),
                 runtimes=_named(runtime, self.runtimes),
                 memory=self.memory or NoMemory(),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
@@ -32,6 +34,13 @@ def plugin() -> PresidioPlugin:
     return PresidioPlugin(PresidioSettings())
 
 
+async def test_digests_and_uuids_are_no_findings(plugin: PresidioPlugin) -> None:
+    digests = [sha256(str(number).encode()).hexdigest() for number in range(400)]
+    uuids = [str(uuid5(NAMESPACE_URL, digest)) for digest in digests]
+    decision = await scan(plugin, {"digests": digests, "uuids": uuids})
+    assert decision.fact.items == ()
+
+
 @pytest.mark.parametrize(
     ("text", "entity", "secret"),
     [
@@ -43,7 +52,9 @@ def plugin() -> PresidioPlugin:
         ("call (212) 736-5000 now", "PHONE_NUMBER", "(212) 736-5000"),
         ("call +49 30 901820", "PHONE_NUMBER", "+49 30 901820"),
         ("phone 2127365000", "PHONE_NUMBER", "2127365000"),
+        ("4abc1234-0000-4000-8000-00000000abcd-ef 212-736-5000", "PHONE_NUMBER", "212-736-5000"),
         ("London office 020 7946 0958", "PHONE_NUMBER", "020 7946 0958"),
+        ("DEA AB1234563-77", "MEDICAL_LICENSE", "AB1234563"),
         (f"id {AWS} region", "SECRET", AWS),
         (f"token {GITHUB}", "SECRET", GITHUB),
         (f"here:\n{PEM}\nthanks", "SECRET", PEM),

@@ -24,6 +24,7 @@ from meshflow_presidio.recognizers import (
     BoundedUrlRecognizer,
     LinearEmailRecognizer,
     OnePassPhoneRecognizer,
+    WholeWordMedicalLicenseRecognizer,
     result,
 )
 from meshflow_presidio.settings import SECRET, PresidioSettings
@@ -31,7 +32,7 @@ from meshflow_presidio.settings import SECRET, PresidioSettings
 _TOKEN = re.compile(r"\w+", re.ASCII)
 _FLAGS = regex.DOTALL | regex.MULTILINE | regex.IGNORECASE
 NER_ENTITIES = ("PERSON", "LOCATION")
-_REPLACED = {"EmailRecognizer", "UrlRecognizer", "PhoneRecognizer", "IbanRecognizer"}
+_REPLACED = {"EmailRecognizer", "IbanRecognizer", "MedicalLicenseRecognizer", "PhoneRecognizer", "UrlRecognizer"}
 
 
 class ScanTimeoutError(Exception):
@@ -242,7 +243,8 @@ class Analyzer:
             phones = OnePassPhoneRecognizer(settings.phone_regions)
         except ValueError as error:
             raise ConfigError(str(error), path="plugins.presidio.phone_regions") from None
-        ours = [LinearEmailRecognizer(), BoundedUrlRecognizer(), phones, GuardedIbanRecognizer(self._deadline)]
+        linear = [LinearEmailRecognizer(), BoundedUrlRecognizer(), phones, GuardedIbanRecognizer(self._deadline)]
+        ours = [*linear, WholeWordMedicalLicenseRecognizer()]
         everything = [*own, *ours, *_stock()]
         named = set(settings.actions()) - {SECRET}
         known = {entity for recognizer in everything for entity in recognizer.supported_entities} | self._by_model

@@ -9,7 +9,12 @@ import phonenumbers
 import tldextract
 from phonenumbers import PhoneMetadata
 from presidio_analyzer import AnalysisExplanation, Pattern, RecognizerResult
-from presidio_analyzer.predefined_recognizers import EmailRecognizer, PhoneRecognizer, UrlRecognizer
+from presidio_analyzer.predefined_recognizers import (
+    EmailRecognizer,
+    MedicalLicenseRecognizer,
+    PhoneRecognizer,
+    UrlRecognizer,
+)
 
 # Names that the public suffix list leaves out because they are reserved (RFC 2606, RFC 6761, RFC 9476 and usage).
 _RESERVED = frozenset(
@@ -33,6 +38,8 @@ _LOCAL_TAIL = re.compile(r"[\w.%+~'-]{1,64}\Z")
 URL_PATTERNS = (r"https?://[^\s<>\"'`]{3,2048}", r"\bwww\.[^\s<>\"'`]{3,2048}")
 PHONE_CANDIDATE = r"(?<![\w.+])(?:\+ ?)?\(?\d(?:[ .\-/()]{0,2}\d){6,14}(?!\w)"
 _PHONE = re.compile(PHONE_CANDIDATE, re.ASCII)
+_UUID = re.compile(r"(?<![\w-])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![\w-])", re.IGNORECASE | re.ASCII)
+_UUID_LENGTH = 36
 _GROUP = re.compile(r"\d+")
 _NANP = re.compile(r"(?:\+?1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])\d{3}[-. ]\d{4}")
 _DATE_OR_ADDRESS = re.compile(
@@ -59,6 +66,12 @@ def result(recognizer: Any, start: int, end: int, score: float) -> RecognizerRes
             RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: recognizer.id,
         },
     )
+
+
+def _in_uuid(text: str, start: int, end: int) -> bool:
+    """Return whether a piece of the text lies within a UUID (RFC 9562), where digits and hyphens mean nothing."""
+    around = _UUID.finditer(text, max(0, end - _UUID_LENGTH), start + _UUID_LENGTH)
+    return any(uuid.start() <= start and end <= uuid.end() for uuid in around)
 
 
 class LinearEmailRecognizer(EmailRecognizer):
@@ -102,6 +115,15 @@ class BoundedUrlRecognizer(UrlRecognizer):
         return
 
 
+class WholeWordMedicalLicenseRecognizer(MedicalLicenseRecognizer):
+    """DEA numbers that stand alone: the stock pattern finds a valid one inside every 30th SHA-256 digest."""
+
+    def __init__(self) -> None:
+        (stock,) = MedicalLicenseRecognizer.PATTERNS
+        alone = Pattern(stock.name, rf"(?<![A-Za-z0-9])(?:{stock.regex})(?![A-Za-z0-9])", stock.score)
+        super().__init__(patterns=[alone], name="WholeWordMedicalLicenseRecognizer")
+
+
 class OnePassPhoneRecognizer(PhoneRecognizer):
     """Phone numbers: one pass for candidates, and phonenumbers on each candidate alone."""
 
@@ -129,7 +151,7 @@ class OnePassPhoneRecognizer(PhoneRecognizer):
             if candidate not in known:
                 known[candidate] = self._read(candidate)
             span = known[candidate]
-            if span is not None:
+            if span is not None and not _in_uuid(text, match.start(), match.end()):
                 found.append(result(self, match.start() + span[0], match.start() + span[1], span[2]))
         return found
 
