@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from meshflow.policy.embedded import Engine
 from meshflow.policy.engine import ENGINES
 
 _ONLY_OPA = """
@@ -27,9 +28,7 @@ rego.metadata.chain rego.metadata.rule rego.parse_module strings.render_template
 @cache
 def builtins_of(engine: str) -> frozenset[str]:
     """Return the names of an engine's built-ins. All engines have those of the embedded one, and OPA has more."""
-    import regorus  # type: ignore[import-untyped]
-
-    asked = regorus.Engine().eval_query("opa.runtime().builtins")
+    asked = Engine().eval_query("opa.runtime().builtins")
     embedded = frozenset(asked["result"][0]["expressions"][0]["value"])
     if engine not in ENGINES:
         raise ValueError(engine)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import orjson
 
@@ -16,6 +15,7 @@ from meshflow.errors import ConfigError
 from meshflow.policy.analysis import Analysis, analyse
 from meshflow.policy.builtins import builtins_of
 from meshflow.policy.bundle import Bundle
+from meshflow.policy.embedded import Engine
 from meshflow.policy.source import check_source
 from meshflow.policy.syntax import Node
 from meshflow.policy.worker import freed_here
@@ -24,35 +24,9 @@ _PLACE = re.compile(r"^--> (.+):(\d+):\d+$", re.MULTILINE)
 _MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
-class Engine(Protocol):
-    """What is used of ``regorus.Engine``, which has no types of its own."""
-
-    def add_policy(self, path: str, rego: str, /) -> str: ...
-
-    def add_data_json(self, data: str, /) -> None: ...
-
-    def set_gather_prints(self, gather: bool, /) -> None: ...
-
-    def take_prints(self) -> list[str]: ...
-
-    def set_input_json(self, document: str, /) -> None: ...
-
-    def eval_rule_as_json(self, rule: str, /) -> str: ...
-
-    def eval_query(self, query: str, /) -> Any: ...
-
-    def get_ast_as_json(self) -> str: ...
-
-    def set_enable_coverage(self, enable: bool, /) -> None: ...
-
-    def get_coverage_report_as_json(self) -> str: ...
-
-
 def new_engine(bundle: Bundle) -> Engine:
     """Return an engine that holds the bundle, parsed; only for the thread that calls. ConfigError names file:line."""
-    import regorus  # type: ignore[import-untyped]
-
-    engine: Engine = regorus.Engine()
+    engine = Engine()
     engine.set_gather_prints(True)
     for path, text in bundle.policies.items():
         check_source(text, path)
@@ -88,10 +62,6 @@ def guarded(action: Callable[..., object], *arguments: str, file: str) -> None:
     except RuntimeError as error:
         where, message = describe(error)
         raise ConfigError(message, where=where or file) from None
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise ConfigError("the policy engine crashed while it read the bundle", where=file) from None
 
 
 def describe(error: RuntimeError) -> tuple[str, str]:
@@ -103,9 +73,3 @@ def describe(error: RuntimeError) -> tuple[str, str]:
     place, message = _PLACE.search(text), _MESSAGE.search(text)
     where = f"{place[1]}:{place[2]}" if place else ""
     return where, message[1] if message else text.strip().splitlines()[0]
-
-
-def is_panic(error: BaseException) -> bool:
-    """Return whether an error is the engine's own crash."""
-    # pyo3's PanicException derives from BaseException and cannot be imported.
-    return type(error).__name__ == "PanicException"

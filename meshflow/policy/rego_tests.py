@@ -9,7 +9,9 @@ from time import perf_counter_ns
 import orjson
 
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.compile import Engine, analyse_engine, describe, modules_of, new_engine
+from meshflow.policy.compile import analyse_engine, describe, modules_of, new_engine
+from meshflow.policy.embedded import Engine, EngineCrashError
+from meshflow.policy.evaluate import UNDEFINED
 from meshflow.policy.syntax import Node, rules_of
 from meshflow.policy.worker import freed_here
 
@@ -89,7 +91,15 @@ def _run(bundle: Bundle, only: str | None, *, coverage: bool) -> TestRun:
             engine = new_engine(bundle)
             analysis = analyse_engine(engine, bundle)
         engine.set_enable_coverage(coverage)
-        tests = [_test(engine, rule, where) for rule, where in analysis.tests if wanted.search(rule)]
+        tests = []
+        for rule, where in analysis.tests:
+            if wanted.search(rule):
+                try:
+                    tests.append(_test(engine, rule, where))
+                except EngineCrashError as error:
+                    tests.append(RegoTest(rule, where, str(error)))
+                    engine = new_engine(bundle)  # the lines that earlier tests reached are lost with the old one
+                    engine.set_enable_coverage(coverage)
         files = _coverage(engine) if coverage else ()
     return TestRun(tuple(tests), files)
 
@@ -99,11 +109,13 @@ def _test(engine: Engine, rule: str, where: str) -> RegoTest:
     begun = perf_counter_ns()
     try:
         raw = engine.eval_rule_as_json(rule)
+    except EngineCrashError:
+        raise
     except RuntimeError as error:
         place, message = describe(error)
         problem = f"{place}: {message}" if place else message
     else:
-        shown = "undefined" if raw == '"<undefined>"' else raw
+        shown = "undefined" if raw == UNDEFINED else raw
         problem = "" if raw == "true" else f"is {shown[:_SHOWN]}, not true"
     elapsed = perf_counter_ns() - begun
     return RegoTest(rule, where, problem, elapsed, tuple(engine.take_prints()))

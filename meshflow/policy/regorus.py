@@ -13,14 +13,13 @@ from __future__ import annotations
 import os
 import threading
 
-import orjson
-
 from meshflow.errors import ConfigError
 from meshflow.policy.analysis import Analysis
-from meshflow.policy.answer import parse_answer
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.compile import Engine, analyse_engine, describe, is_panic, new_engine
+from meshflow.policy.compile import analyse_engine, describe, new_engine
+from meshflow.policy.embedded import Engine, EngineCrashError
 from meshflow.policy.engine import ENTRY_POINTS, MAX_INPUT_BYTES, PolicyAnswer, PolicyFailure
+from meshflow.policy.evaluate import crashed, evaluate_rule
 from meshflow.policy.front import BundleEngine
 from meshflow.policy.inplace import PerThread
 from meshflow.policy.worker import Cell, Worker, WorkerBusyError, freed_here
@@ -29,9 +28,7 @@ MAX_WAITING = 4_096
 IN_PLACE_THREADS = 4
 """How many threads may have an engine of their own."""
 
-_UNDEFINED = '"<undefined>"'
 _COMPILE_ERRORS = ("is unsafe", "could not find function", "recursion detected", "expects ")
-_CONFLICTS = ("rule conflicts", "rules must not produce", "functions must not produce", "value for key")
 
 
 class RegorusEngine(BundleEngine):
@@ -109,21 +106,12 @@ class RegorusEngine(BundleEngine):
         engine = cell.value
         if engine is None:
             engine = cell.value = new_engine(self._bundle)
-        try:
-            engine.set_input_json(text)
-            result = engine.eval_rule_as_json(entry_point)
-            if self._analysis is not None and self._analysis.uses_print:
-                engine.take_prints()  # gathered and dropped: printed input would end on stderr
-        except RuntimeError as error:
-            return failure_of(error)
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            cell.value = None  # what a panic leaves behind is not used again
-            return PolicyFailure("engine_crashed", "the policy engine crashed while it evaluated this step")
-        if result == _UNDEFINED:
-            return PolicyFailure("undefined", f"{entry_point} is undefined for this step; give it a default")
-        return parse_answer(orjson.loads(result))
+        answer = evaluate_rule(engine, entry_point, text)
+        if crashed(answer):
+            cell.value = None
+        elif self._analysis is not None and self._analysis.uses_print:
+            engine.take_prints()  # gathered and dropped: printed input would end on stderr
+        return answer
 
 
 def _probe(engine: Engine, rule: str) -> None:
@@ -131,20 +119,10 @@ def _probe(engine: Engine, rule: str) -> None:
     engine.set_input_json("{}")
     try:
         engine.eval_rule_as_json(rule)
+    except EngineCrashError:
+        raise ConfigError(f"{rule} crashes the policy engine when it is asked about an empty document") from None
     except RuntimeError as error:
         where, message = describe(error)
         if any(sign in message for sign in _COMPILE_ERRORS):
             raise ConfigError(message, where=where) from None
-    finally:
-        engine.take_prints()
-
-
-def failure_of(error: RuntimeError) -> PolicyFailure:
-    """Return what an error of the embedded engine means for a step; nothing of the step's data is quoted."""
-    where, message = describe(error)
-    at = f" at {where}" if where else ""
-    if message.startswith(_CONFLICTS):
-        return PolicyFailure("conflict", f"two rules give different answers{at}")
-    if "could not find function" in message:
-        return PolicyFailure("builtin_missing", f"a rule calls a function that the engine lacks{at}")
-    return PolicyFailure("engine_error", f"the policy engine failed to evaluate a rule{at}")
+    engine.take_prints()

@@ -135,6 +135,16 @@ FAULTS = {
     "a ring": ("p.rego", 'package meshflow.policy\n\nf(x) := f(x)\n\ndecision := {"allow": f(1)}', "call themselves"),
     "no entry point": ("p.rego", "package other\n\nx := 1", "lacks data.meshflow.policy.decision"),
     "broken data": ("data.json", "{", "data.json:1"),
+    "a test that crashes the engine": (
+        "p_test.rego",
+        'package t\n\ntest_it if strings.count("abc", input.q) with input as {"q": ""}',
+        "test_it the policy engine crashed",
+    ),
+    "rules that crash the engine": (
+        "p.rego",
+        'package meshflow.policy\n\ndecision := {"allow": strings.count("abc", object.get(input, "q", "")) > 0}',
+        "decision crashes the policy engine",
+    ),
     "a failing test": ("p_test.rego", "package t\n\ntest_it if data.version == 99", "test_it"),
     "ten megabytes and a tail": ("data.json", '{"a": "' + "x" * 10_000_000 + '", }', "data.json"),
 }

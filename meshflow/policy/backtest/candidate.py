@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from meshflow.decision import Decision
 from meshflow.errors import ConfigError
-from meshflow.policy.answer import decision_from, parse_answer
+from meshflow.policy.answer import decision_from
 from meshflow.policy.backtest.reads import Path, input_reads
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.compile import analyse_engine, is_panic, modules_of, new_engine
+from meshflow.policy.compile import analyse_engine, modules_of, new_engine
+from meshflow.policy.encode import encode
 from meshflow.policy.engine import ENTRY_POINTS, EntryPoint, PolicyFailure
-from meshflow.policy.regorus import failure_of
+from meshflow.policy.evaluate import crashed, evaluate_rule
 from meshflow.policy.syntax import rules_of
 from meshflow.policy.tools.reach import Reach
 from meshflow.policy.worker import freed_here
 
 _MAX_LOOKED = 10_000
-_UNDEFINED = '"<undefined>"'
+_ANY_SIZE = 1 << 62
+"""A record that is read again was small enough to be decided."""
 
 
 class Candidate:
@@ -57,17 +57,10 @@ class Candidate:
 
     def decide(self, entry: EntryPoint, document: Mapping[str, Any]) -> Decision:
         """Return the decision about a document, with the codes that stage 5 would give it."""
-        try:
-            self._engine.set_input_json(orjson.dumps(document).decode())
-            raw = self._engine.eval_rule_as_json(entry.rule)
-        except RuntimeError as error:
-            return decision_from(failure_of(error), f"{entry.stage}.", {})
-        except BaseException as error:
-            if not is_panic(error):
-                raise
+        encoded = encode(document, _ANY_SIZE)
+        if isinstance(encoded, PolicyFailure):
+            return decision_from(encoded, f"{entry.stage}.", {})
+        answer = evaluate_rule(self._engine, entry.rule, encoded.decode())
+        if crashed(answer):
             self._engine = new_engine(self.bundle)
-            crashed = PolicyFailure("engine_crashed", "the policy engine crashed while it evaluated this step")
-            return decision_from(crashed, f"{entry.stage}.", {})
-        if raw == _UNDEFINED:
-            return decision_from(PolicyFailure("undefined", f"{entry.rule} is undefined"), f"{entry.stage}.", {})
-        return decision_from(parse_answer(orjson.loads(raw)), f"{entry.stage}.", {})
+        return decision_from(answer, f"{entry.stage}.", {})

@@ -14,19 +14,18 @@ from typing import Any
 import orjson
 
 from meshflow.errors import ConfigError
-from meshflow.policy.answer import parse_answer
 from meshflow.policy.bundle import Bundle
-from meshflow.policy.compile import Engine, analyse_engine, describe, guarded, modules_of, new_engine
+from meshflow.policy.compile import analyse_engine, describe, guarded, modules_of, new_engine
+from meshflow.policy.embedded import Engine
 from meshflow.policy.encode import encode
 from meshflow.policy.engine import MAX_INPUT_BYTES, EntryPoint, PolicyAnswer, PolicyFailure
-from meshflow.policy.regorus import failure_of
+from meshflow.policy.evaluate import UNDEFINED, evaluate_rule
 from meshflow.policy.syntax import Rule, references, rules_of
 from meshflow.policy.tools.bodies import Body, Statement, bodies_of
 from meshflow.policy.tools.reach import Reach
 from meshflow.policy.worker import freed_here
 
 _PREFIX = "meshflow_explain"
-_UNDEFINED = '"<undefined>"'
 _MOST_SOLUTIONS = 8
 
 
@@ -77,19 +76,8 @@ def explain_decision(bundle: Bundle, entry: EntryPoint, document: Mapping[str, A
         analysis = analyse_engine(plain, bundle)
         if entry.rule not in analysis.rules:
             raise ConfigError(f"the bundle has no rule {entry.rule}")
-        answer = _answer(plain, entry, encoded.decode())
+        answer = evaluate_rule(plain, entry.rule, encoded.decode())
         return Told(entry, answer, tuple(_traces(plain, bundle, entry, encoded, answer)))
-
-
-def _answer(engine: Engine, entry: EntryPoint, text: str) -> PolicyAnswer | PolicyFailure:
-    engine.set_input_json(text)
-    try:
-        raw = engine.eval_rule_as_json(entry.rule)
-    except RuntimeError as error:
-        return failure_of(error)
-    if raw == _UNDEFINED:
-        return PolicyFailure("undefined", f"{entry.rule} is undefined for this step")
-    return parse_answer(orjson.loads(raw))
 
 
 def _traces(
@@ -126,19 +114,15 @@ def _traces(
 
 def _parses(body: Body) -> bool:
     """Return whether a body could be cut out of its text; a condition that begins with an object cannot."""
-    import regorus  # type: ignore[import-untyped]
-
     try:
-        regorus.Engine().add_policy("cut.rego", "package cut\n\n" + "\n".join(_probes(0, body)))
+        Engine().add_policy("cut.rego", "package cut\n\n" + "\n".join(_probes(0, body)))
     except RuntimeError:
         return False
     return True
 
 
 def _probing_engine(texts: Mapping[str, str], bundle: Bundle) -> Engine:
-    import regorus
-
-    engine: Engine = regorus.Engine()
+    engine = Engine()
     engine.set_gather_prints(True)
     for file, text in texts.items():
         guarded(engine.add_policy, file, text, file=file)
@@ -206,11 +190,10 @@ class _Seen:
 def _evaluated(engine: Engine, rule: str) -> tuple[Any, str]:
     try:
         raw = engine.eval_rule_as_json(rule)
+        engine.take_prints()
     except RuntimeError as error:
         return None, describe(error)[1]
-    finally:
-        engine.take_prints()
-    return (None if raw == _UNDEFINED else orjson.loads(raw)), ""
+    return (None if raw == UNDEFINED else orjson.loads(raw)), ""
 
 
 def _trace(engine: Engine, number: int, body: Body, seen: _Seen, codes: set[str]) -> Trace:

@@ -158,6 +158,50 @@ def test_an_engine_closed_elsewhere_is_freed_where_it_was_made(capfd: pytest.Cap
     assert "unsendable" not in capfd.readouterr().err
 
 
+LET_GO_ELSEWHERE = {
+    "the end of the interpreter": "",
+    "a fork": "if pid := os.fork():\n    os.waitpid(pid, 0)\nos._exit(0)",
+    "the cycle collector": "kept[0].cycle = kept\nkept.clear()\ngc.collect()",
+    "an error that another thread remembers": "del errors[:]",
+}
+
+
+@pytest.mark.parametrize("how", LET_GO_ELSEWHERE)
+def test_an_engine_that_another_thread_lets_go_of_is_left_in_peace(how: str) -> None:
+    code = f"""
+import asyncio, gc, os, threading, warnings
+from meshflow.policy import Policy
+from meshflow.policy.compile import new_engine
+warnings.simplefilter("ignore")
+bundle = Policy.from_rego('package meshflow.policy\\ndecision := {{"allow": true}}')
+engine, asked, errors = bundle.engine(), threading.Event(), []
+
+class Holder(list):
+    pass
+
+kept = Holder()
+
+def carry(engine):
+    raise ValueError
+
+def use():
+    asyncio.run(engine.evaluate("{RULE}", {{}}))
+    kept.append(Holder([new_engine(bundle.bundle)]))
+    try:
+        carry(new_engine(bundle.bundle))
+    except ValueError as error:
+        errors.append(error)
+    asked.set()
+    threading.Event().wait()
+
+threading.Thread(target=use, daemon=True).start()
+asked.wait(20)
+{LET_GO_ELSEWHERE[how]}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("in_place", [0, 2, 4])
 def test_one_engine_serves_several_event_loops_and_threads(in_place: int) -> None:
     engine = made('decision := {"allow": input.n % 2 == 0}', in_place_threads=in_place)

@@ -99,3 +99,13 @@ def test_junit_can_be_read_and_counts() -> None:
 def test_junit_holds_nothing_that_xml_has_no_form_for(sign: str) -> None:
     odd = run(tests=f'package meshflow.policy_test\n\ntest_odd := "{sign}"\n')
     assert ElementTree.fromstring(junit_xml(odd, "x\x00")) is not None
+
+
+def test_a_test_that_crashes_the_engine_fails_and_the_others_go_on(capfd: pytest.CaptureFixture[str]) -> None:
+    crash = 'test_b if strings.count("abc", input.q) with input as {"q": ""}'
+    rules = f"package t\n\ntest_a if true\n\n{crash}\n\ntest_c if true"
+    run = run_with_coverage(Policy.from_rego({"x.rego": "package x\n\ny := 1", "t_test.rego": rules}).bundle)
+    assert [(test.rule.rpartition(".")[2], test.problem) for test in run.tests] == [
+        ("test_a", ""), ("test_b", "the policy engine crashed"), ("test_c", ""),
+    ]  # fmt: skip
+    capfd.readouterr()
