@@ -39,6 +39,6 @@ def _report(error: MeshflowError | OSError, debug: bool) -> None:
         import traceback
 
         traceback.print_exception(error)
-    from meshflow.cli.output import clean
+    from meshflow.visible import visible
 
-    print(f"meshflow: {clean(str(error)) or type(error).__name__}", file=sys.stderr)
+    print(f"meshflow: {visible(str(error)) or type(error).__name__}", file=sys.stderr)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from meshflow.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,23 +17,13 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 160
 NARROW = 60
 _MAX_DEPTH = 64
-# C0 and C1 controls, soft hyphen, zero width and bidirectional marks, surrogates, tags: what a terminal obeys or hides.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
-
-
-def clean(value: str) -> str:
-    """Return text with each character that a terminal would obey or hide written out as an escape."""
-    return _UNSAFE.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", value)
 
 
 def line(value: object) -> str:
     """Return a value for one line or one cell of a table."""
     if value is None:
         return ""
-    return clean(str(value)).replace("\n", "\\n").replace("\t", " ")
+    return visible(str(value)).replace("\n", "\\n").replace("\t", " ")
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -59,12 +50,12 @@ def print_json(document: Any) -> None:
 def say(*lines: str) -> None:
     """Write lines to stdout as they are: never wrapped, so that a command can be copied from them."""
     for one in lines:
-        sys.stdout.write(clean(one) + "\n")
+        sys.stdout.write(visible(one) + "\n")
 
 
 def warn(message: str) -> None:
     """Write a line to stderr."""
-    print(f"meshflow: {clean(message)}", file=sys.stderr)
+    print(f"meshflow: {visible(message)}", file=sys.stderr)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -6,7 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from meshflow.cli.output import clean, console, line
+from meshflow.cli.output import console, line
+from meshflow.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,9 +43,9 @@ class Display:
     def say(self, text: str) -> None:
         """Write a line."""
         if self._live is not None:
-            self._live.console.print(clean(text), soft_wrap=True)
+            self._live.console.print(visible(text), soft_wrap=True)
         else:
-            print(clean(text), file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def _start(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -15,7 +15,8 @@ import typer
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.ledgers import command, shown, with_ledger
 from meshflow.cli.options import Chosen
-from meshflow.cli.output import clean, counted, line, print_json, print_table, say, usd
+from meshflow.cli.output import counted, line, print_json, print_table, say, usd
+from meshflow.visible import visible
 
 if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
@@ -63,7 +64,7 @@ async def _print(parts: AsyncIterator[str], csv: bool) -> None:
         if not csv:
             part = _BEYOND_ASCII.sub(_escape, part)
         elif sys.stdout.isatty():
-            part = clean(part.replace("\r\n", "\n"))
+            part = visible(part.replace("\r\n", "\n"))
         if out is None:
             sys.stdout.write(part)
         else:

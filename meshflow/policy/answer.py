@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from meshflow.decision import Decision, Effect, Obligation
 from meshflow.policy.engine import PolicyAnswer, PolicyDuty, PolicyFailure, PolicyReason
+
+DUTIES = "obligations"
+"""The evidence's key for the obligations that an allowance or an escalation carries."""
 
 _KEYS = frozenset({"allow", "reasons", "obligations", "escalate"})
 _REASON_KEYS = frozenset({"code", "message", "rule", "control"})
@@ -117,6 +120,8 @@ def decision_from(
     reasons = answer.reasons
     if reasons:
         evidence = {**evidence, **_told(reasons)}
+    if answer.obligations and answer.allow:
+        evidence = {**evidence, DUTIES: told_duties(answer.obligations)}
     if not answer.allow:
         return Decision.deny(prefix + "denied", _sentence(reasons, "refused"), evidence=evidence)
     duties = tuple(Obligation(duty.name, duty.parameters) for duty in answer.obligations)
@@ -124,6 +129,11 @@ def decision_from(
         reason = _sentence(reasons, "sent to a person")
         return Decision(Effect.ESCALATE, prefix + "escalated", reason, fact, obligations=duties, evidence=evidence)
     return Decision.allow(fact=fact, obligations=duties, evidence=evidence)
+
+
+def told_duties(duties: Iterable[PolicyDuty | Obligation]) -> list[dict[str, Any]]:
+    """Return obligations as evidence has them."""
+    return [{"name": duty.name, "parameters": dict(duty.parameters)} for duty in duties]
 
 
 def _told(reasons: tuple[PolicyReason, ...]) -> dict[str, Any]:

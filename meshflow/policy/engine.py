@@ -59,6 +59,12 @@ CAUSES: Mapping[str, str] = MappingProxyType(
 )
 """Why an engine gives no answer. Each denies, under ``<stage>.<cause>``."""
 
+NOT_OF_THE_BUNDLE = frozenset({
+    "unencodable_input", "input_too_large", "overloaded", "engine_forked",
+    *(cause for cause in CAUSES if cause.startswith("server_")),
+})  # fmt: skip
+"""Those that say nothing about the bundle: no other one would have answered either."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyReason:

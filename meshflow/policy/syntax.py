@@ -179,6 +179,14 @@ def nodes_of(tree: Any) -> Iterator[Node]:
             stack.extend(node.values())
 
 
+def variables_of(tree: Any) -> Iterator[str]:
+    """Yield the names of the variables in a tree."""
+    for node in nodes_of(tree):
+        var = node.get("Var")
+        if isinstance(var, dict) and "value" in var:
+            yield var["value"]
+
+
 def calls_of(rule: Rule) -> Iterator[Call]:
     """Yield the calls in a rule."""
     for node in nodes_of(rule.body):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any, Final
 
 from meshflow.profiles.style import STYLE
+from meshflow.visible import html_text as text
 
 _STATES: Final = {
     "violated": "Violated",
@@ -16,17 +15,6 @@ _STATES: Final = {
     "not_covered": "Not covered",
 }
 _RECORDS: Final = {"violated": "against it", "undecidable": "beyond judgement", "satisfied": "for it"}
-# What a browser obeys or hides: controls, zero width and bidirectional marks, tags.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
-
-
-def text(value: object) -> str:
-    """Return a value as HTML text, with what could not be seen written out."""
-    shown = "" if value is None else str(value)
-    return escape(_UNSEEN.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", shown), quote=True)
 
 
 def report_html(report: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ import orjson
 import pytest
 
 from meshflow import NodeInput, ReplayLedger, StepRuntime
-from meshflow.decision import Effect
-from meshflow.facts import Principal
+from meshflow.decision import Decision, Effect
+from meshflow.facts import Findings, Principal
+from meshflow.plugin import Plugin, Settings, StepContext, hookimpl
 from meshflow.policy import ENTRY_POINTS, Bundle, Policy, PolicyAnswer, PolicyFailure, shipped_bundle
 from meshflow.policy.asked import KEY, asked_of, document_of
 from meshflow.policy.backtest import Backtest, Candidate, Report
@@ -207,6 +208,135 @@ async def test_stage_11_saw_the_masked_text_so_it_is_decidable_there() -> None:
     assert (again.same, again.undecidable) == (2, 0)
 
 
+class Rewriting(Plugin[Settings]):
+    """Writes something else in place of what it is shown."""
+
+    settings_type = Settings
+
+    @hookimpl
+    async def guard_output(self, context: StepContext, output: Any) -> Decision:
+        return Decision.allow(replacement="tidied") if output == "raw" else Decision.allow()
+
+    @hookimpl
+    async def apply_compliance_profile(self, context: StepContext) -> Decision:
+        return Decision.allow(replacement={"cents": 1})
+
+
+class Scanner(Plugin[Settings]):
+    """A scanner of another make."""
+
+    settings_type = Settings
+
+    @hookimpl
+    async def scan_sensitive_data(self, context: StepContext) -> Decision:
+        changed = orjson.loads(orjson.dumps(dict(context.input)).replace(b"Ana", b"[somebody]"))
+        return Decision.allow(fact=Findings(()), replacement=changed)
+
+
+@pytest.mark.parametrize("last", ["rego", "other"])
+async def test_an_output_that_was_replaced_behind_the_policy_is_undecidable(last: str) -> None:
+    rules = {"p.rego": OLD, "o.rego": 'package meshflow.output\ndecision := {"allow": input.output != "secret"}'}
+    order = ["other", "rego"] if last == "rego" else ["rego", "other"]
+    config = {"version": 1, "stages": {"output_guardrails": {"use": order}}}
+    plugins = {"other": Rewriting(Settings())}
+    policy = Policy.from_rego(rules)
+    async with (
+        ReplayLedger(":memory:") as ledger,
+        StepRuntime(ledger=ledger, policy=policy, config=config, plugins=plugins) as runtime,
+    ):
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input=1, handler=lambda _: "raw"))).ok
+        report = await judged(ledger, Candidate(policy.bundle))
+    assert (report.same, report.undecidable) == ((2, 0) if last == "rego" else (1, 1))
+    assert [row["key"] for row in report.why.rows()] == ([] if last == "rego" else ["output is replaced"])
+
+
+async def test_an_input_that_was_replaced_behind_the_policy_at_any_gate_is_undecidable() -> None:
+    config = {"version": 1, "stages": {"compliance_profile": "other"}}
+    plugins = {"other": Rewriting(Settings())}
+    async with (
+        ReplayLedger(":memory:") as ledger,
+        StepRuntime(ledger=ledger, policy=Policy.from_rego(OLD), config=config, plugins=plugins) as runtime,
+    ):
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input={"cents": 900}, handler=str))).ok
+        report = await judged(ledger, candidate('decision := {"allow": input.input.cents < 500}'))
+    assert (report.same, report.flips) == (0, 0)
+    assert report.why.rows()[0]["key"] == "input is replaced"
+
+
+async def test_a_scanner_of_another_make_leaves_no_text_to_rely_on() -> None:
+    config = {"version": 1, "stages": {"sensitive_data_scan": {"use": ["other"]}}}
+    plugins = {"other": Scanner(Settings())}
+    async with (
+        ReplayLedger(":memory:") as ledger,
+        StepRuntime(ledger=ledger, policy=Policy.from_rego(OLD), config=config, plugins=plugins) as runtime,
+    ):
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input={"to": "Ana"}, handler=str))).ok
+        text = await judged(ledger, candidate('decision := {"allow": input.input.to != "Ana"}'))
+        blind = await judged(ledger, candidate('decision := {"allow": input.node.id == "a"}'))
+    assert (text.undecidable, text.same) == (1, 0)
+    assert blind.same == 1
+
+
+async def test_what_was_let_through_beside_what_was_masked_is_undecidable() -> None:
+    rules = {
+        "p.rego": OLD,
+        "t.rego": 'package meshflow.tools\ndecision := {"allow": contains(input.input.text, "bo@example.com")}',
+    }
+    config = {"version": 1, "plugins": {"presidio": {"entities": {"EMAIL_ADDRESS": "allow", "CREDIT_CARD": "mask"}}}}
+    policy = Policy.from_rego(rules)
+    async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=policy, config=config) as runtime:
+        given = {"text": f"bo@example.com pays by {CARD}"}
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input=given, handler=str))).ok
+        report = await judged(ledger, Candidate(policy.bundle))
+    assert (report.same, report.flips, report.undecidable) == (1, 0, 1)
+
+
+async def test_a_duty_that_is_dropped_is_a_looser_decision() -> None:
+    duty = {"name": "mask_entities", "parameters": {"entities": ["EMAIL_ADDRESS"]}}
+
+    def rules(duties: list[dict[str, Any]]) -> str:
+        return f'decision := {{"allow": true, "obligations": {orjson.dumps(duties).decode()}}}'
+
+    policy = Policy.from_rego(HEAD + rules([duty]))
+    async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=policy) as runtime:
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input=1, handler=str))).ok
+        same = await judged(ledger, candidate(rules([duty])))
+        none = await judged(ledger, candidate(rules([])))
+        fewer = await judged(ledger, candidate(rules([{**duty, "parameters": {"entities": []}}])))
+        more = await judged(ledger, candidate(rules([duty, {"name": "log_full", "parameters": {}}])))
+    assert (same.same, same.flips) == (1, 0)
+    for report, looser, keys in (
+        (none, 1, ["- duty mask_entities"]),
+        (fewer, 1, ["+ duty mask_entities", "- duty mask_entities"]),
+        (more, 0, ["+ duty log_full"]),
+    ):
+        assert (report.flips, report.looser) == (1, looser)
+        assert report.kinds.rows()[0]["key"] == "allow with other duties"
+        assert [row["key"] for row in report.by["rule"].rows()] == keys
+
+
+class Silent(Spy):
+    """An engine that cannot be reached."""
+
+    async def evaluate(self, entry_point: str, document: Mapping[str, Any]) -> PolicyAnswer | PolicyFailure:
+        return PolicyFailure("server_timeout", "the OPA server did not answer in time")
+
+
+async def test_what_no_bundle_decided_is_no_flip() -> None:
+    async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=Silent()) as runtime:
+        assert not (await runtime.run(NodeInput(node_id="a", run_id="r", input=1, handler=str))).ok
+        report = await judged(ledger, candidate('decision := {"allow": true}'))
+    assert (report.flips, report.looser, report.undecidable) == (0, 0, 1)
+    assert report.why.rows()[0]["key"] == "no bundle decided: server_timeout"
+
+
+async def test_a_number_that_no_engine_takes_ends_no_backtest() -> None:
+    async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=Spy()) as runtime:
+        await runtime.run(NodeInput(node_id="a", run_id="r", input={"n": 2**70}, handler=str))
+        report = await judged(ledger, candidate('decision := {"allow": input.input.n < 5}'))
+    assert report.decisions == report.undecidable + report.flips > 0
+
+
 async def test_what_was_erased_is_undecidable_and_said_so() -> None:
     async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=Policy.from_rego(OLD)) as runtime:
         for run in ("kept", "gone", "nameless"):
@@ -260,11 +390,12 @@ async def test_the_page_escapes_everything() -> None:
             NodeInput(node_id=evil, run_id=evil, kind="tool", tool=evil, input={}, handler=str, agent_id=evil)
         )
         report = await judged(
-            ledger, candidate('decision := {"allow": false, "reasons": [{"code": "x", "rule": "<b>"}]}')
+            ledger, candidate('decision := {"allow": false, "reasons": [{"code": "x", "rule": "<b>\u202e"}]}')
         )
     page = html_page(report, lambda change: f'https://x/"{change.run_id}')
     assert evil not in page
     assert "<b>&lt;" not in page
+    assert "\u202e" not in page
     assert "&lt;script&gt;" in page
     assert 'href="https://x/&quot;' in page
     assert "default-src 'none'" in page
@@ -350,3 +481,21 @@ def test_reads_are_as_narrow_as_the_rules() -> None:
     assert not found.has(COMPLIANCE)
     assert not found.has(OUTPUT)
     assert [entry.stage for entry in ENTRY_POINTS if found.has(entry)] == ["policy_evaluation"]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "count([1 | k := input.metadata.which; input.arguments[k]]) > 0",
+        "every k, v in input.metadata { input.arguments[k] == v }",
+        "every k in input.metadata.names { input.arguments[k] }",
+        "count([1 | some k; input.metadata[k]; input.arguments[k]]) > 0",
+        "count([1 | [k, _] := input.metadata.which; input.arguments[k]]) > 0",
+    ],
+)
+def test_a_name_that_is_declared_again_is_not_taken_for_what_it_was_listed_as(again: str) -> None:
+    rules = (
+        'decision := {"allow": count(d) == 0}\n'
+        f'd contains 1 if {{\n\tsome k in ["a"]\n\tinput.arguments[k]\n\t{again}\n}}'
+    )
+    assert candidate(rules).looks_at(POLICY, ("arguments", "b"))

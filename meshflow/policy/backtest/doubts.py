@@ -12,8 +12,10 @@ Path = tuple[str, ...]
 _TOKEN = re.compile(r"<[A-Z][A-Z0-9_]{0,79}(?::[0-9a-f]{24}|:enc:[A-Za-z0-9_-]{38,})?>")
 _MARKS = ("meshflow:withheld", "meshflow:unencodable")
 _SAME_NAME = frozenset({"output", "metadata", "principal"})
-_REPLACING_BEFORE_TOOLS = ("input_guardrails",)
-_TEXTS = ("arguments", "input", "metadata", "output", "principal", "approval", "tool", "action")
+_SCANNER = "presidio"
+_TEXTS = (
+    "arguments", "input", "metadata", "output", "principal", "approval", "tool", "action", "findings", "obligations",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,14 @@ class Doubt:
 
 
 def doubts_of(
-    step: Mapping[str, Any], stage: str, document: Mapping[str, Any], watched: Callable[[Path], bool]
+    step: Mapping[str, Any], place: int, document: Mapping[str, Any], watched: Callable[[Path], bool]
 ) -> Iterator[Doubt]:
-    """Yield what a record cannot vouch for in a document that was made of it, where somebody looks."""
+    """Yield what a record cannot vouch for in a document that was made of it, where somebody looks.
+
+    ``place`` is that of the policy's answer among the step's ``stages``: what others replaced behind it, it saw before.
+    """
     given: Path = ("arguments",) if document["tool"] is not None else ("input",)
+    stage = step["stages"][place]["stage"]
     for name in step["erased"]:
         if name == "input":
             yield Doubt(given, "erased")
@@ -36,12 +42,14 @@ def doubts_of(
             yield Doubt((name,), "erased")
     late = stage in ("tool_permission", "output_guardrails")
     seen = _seen_by_policy(document) if late else frozenset()
-    for field in _TEXTS:
-        if watched((field,)):
-            yield from _doubtful(document.get(field), (field,), seen)
-    replaced = {result["stage"] for result in step["stages"] if result["enforced"] and result["replaced"]}
-    if not late and replaced.intersection(_REPLACING_BEFORE_TOOLS):
-        yield Doubt(given, "replaced")
+    foreign = _scanned_by_others(step)
+    for field in filter(lambda name: watched((name,)), _TEXTS):
+        yield from _doubtful(document.get(field), (field,), seen)
+        if foreign and _has_text(document.get(field)):
+            yield Doubt((field,), "redacted")
+    for result in step["stages"][place + 1 :]:
+        if result["enforced"] and result["replaced"] and not _is_scanner(result):
+            yield Doubt(("output",) if result["stage"] == "output_guardrails" else given, "replaced")
     if stage == "output_guardrails":
         stream = document["stream"]
         if stream is not None and not stream["final"]:
@@ -66,14 +74,43 @@ def _doubtful(value: Any, path: Path, seen: frozenset[Path]) -> Iterator[Doubt]:
             yield from _doubtful(item, (*path, str(index)), seen)
 
 
-def _seen_by_policy(document: Mapping[str, Any]) -> frozenset[Path]:
-    """Return the places that stage 8 had masked before the policy was asked; there the record is what it saw."""
-    field = "arguments" if document["tool"] is not None else "input"
-    return frozenset(
-        (field, *parts)
-        for one in document["findings"]
-        if one.get("action") not in ("allow", None) and (parts := _parts(one.get("path", ""))) is not None
+def _is_scanner(result: Mapping[str, Any]) -> bool:
+    """Return whether what a plugin wrote in place of something can be told by its form."""
+    name: str = result["plugin"]
+    return name.partition("@")[0] == _SCANNER
+
+
+def _scanned_by_others(step: Mapping[str, Any]) -> bool:
+    """Return whether a scanner of another make redacted the record: nobody knows what it writes in place of things."""
+    return step["redaction"] == "stage" and any(
+        result["stage"] == "sensitive_data_scan" and not _is_scanner(result) for result in step["stages"]
     )
+
+
+def holds_token(value: Any) -> bool:
+    """Return whether a scanner wrote something in place of what it found, at any depth."""
+    return next(_doubtful(value, (), frozenset()), None) is not None
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_text, value.values()))
+    return any(map(_has_text, value)) if isinstance(value, list) else isinstance(value, str) and value != ""
+
+
+def _seen_by_policy(document: Mapping[str, Any]) -> frozenset[Path]:
+    """Return the places that stage 8 had masked before the policy was asked; there the record is what it saw.
+
+    Where something beside it was allowed, the policy saw that, and the record has it masked.
+    """
+    field = "arguments" if document["tool"] is not None else "input"
+    masked: set[Path] = set()
+    allowed: set[Path] = set()
+    for one in document["findings"]:
+        parts = _parts(one.get("path", ""))
+        if parts is not None:
+            (allowed if one.get("action") in ("allow", None) else masked).add((field, *parts))
+    return frozenset(masked - allowed)
 
 
 _PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from html import escape
 
 from meshflow.policy.backtest.report import Change, Report
+from meshflow.visible import html_text as text
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c1e21;background:#fff}
@@ -31,15 +31,15 @@ def _page(report: Report, step_url: StepUrl | None) -> Iterator[str]:
     yield (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        f"<p>Digest <code>{escape(report.digest)}</code>. {report.runs:,} runs, {report.steps:,} steps.</p>"
+        f"<title>{text(title)}</title><style>{_STYLE}</style></head><body><h1>{text(title)}</h1>"
+        f"<p>Digest <code>{text(report.digest)}</code>. {report.runs:,} runs, {report.steps:,} steps.</p>"
     )
     numbers = (
         ("decisions", report.decisions, ""), ("the same", report.same, ""), ("would flip", report.flips, ""),
         ("of these looser", report.looser, "loose"), ("same, other rules", report.reasons, ""),
         ("undecidable", report.undecidable, ""),
     )  # fmt: skip
-    boxes = (f'<div class="{kind}"><b>{count:,}</b>{escape(name)}</div>' for name, count, kind in numbers)
+    boxes = (f'<div class="{kind}"><b>{count:,}</b>{text(name)}</div>' for name, count, kind in numbers)
     yield f'<div class="sum">{"".join(boxes)}</div>'
     yield from _tally("What would flip", report.kinds.rows())
     for name, tally in report.by.items():
@@ -55,7 +55,7 @@ def _page(report: Report, step_url: StepUrl | None) -> Iterator[str]:
 def _tally(heading: str, rows: Sequence[dict[str, object]]) -> Iterator[str]:
     if not rows:
         return
-    yield f"<h2>{escape(heading)}</h2>"
+    yield f"<h2>{text(heading)}</h2>"
     cells = (
         [str(row["key"]), f"{row['total']:,}", ", ".join(f"{kind}: {n:,}" for kind, n in dict(row["kinds"]).items())]  # type: ignore[call-overload]
         for row in rows
@@ -64,28 +64,22 @@ def _tally(heading: str, rows: Sequence[dict[str, object]]) -> Iterator[str]:
 
 
 def _changes(heading: str, changes: Sequence[Change], step_url: StepUrl | None) -> Iterator[str]:
-    yield f"<h2>{escape(heading)}</h2>"
+    yield f"<h2>{text(heading)}</h2>"
     yield "<table><tr><th>step</th><th>stage</th><th>agent</th><th>tool</th><th>tenant</th><th>why</th></tr>"
     for one in changes:
         index = one.step_index if one.step_index is not None else one.step_id
-        name = f"<code>{escape(one.run_id)} {escape(str(index))}</code> {escape(one.node)}"
+        name = f"<code>{text(one.run_id)} {text(index)}</code> {text(one.node)}"
         if step_url is not None:
-            name = f'<a href="{escape(step_url(one), quote=True)}">{name}</a>'
-        why = "; ".join(
-            (
-                *(f"+ {rule}" for rule in one.gains),
-                *(f"- {rule}" for rule in one.loses),
-                *filter(None, (one.why, one.reason)),
-            )
-        )
+            name = f'<a href="{text(step_url(one))}">{name}</a>'
+        why = "; ".join((*one.signed, *filter(None, (one.why, one.reason))))
         rest = (one.stage, one.agent, one.tool, one.tenant, why)
-        yield f"<tr><td>{name}</td>{''.join(f'<td>{escape(text)}</td>' for text in rest)}</tr>"
+        yield f"<tr><td>{name}</td>{''.join(f'<td>{text(shown)}</td>' for shown in rest)}</tr>"
     yield "</table>"
 
 
 def _table(headers: Iterable[str], rows: Iterable[Sequence[str]], numbers: set[int]) -> Iterator[str]:
-    yield "<table><tr>" + "".join(f"<th>{escape(one)}</th>" for one in headers) + "</tr>"
+    yield "<table><tr>" + "".join(f"<th>{text(one)}</th>" for one in headers) + "</tr>"
     for row in rows:
-        cells = (f"<td{' class=n' if at in numbers else ''}>{escape(text)}</td>" for at, text in enumerate(row))
+        cells = (f"<td{' class=n' if at in numbers else ''}>{text(shown)}</td>" for at, shown in enumerate(row))
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</table>"

@@ -10,8 +10,9 @@ from meshflow.decision import Decision
 from meshflow.policy.asked import KEY, document_of
 from meshflow.policy.backtest.candidate import Candidate
 from meshflow.policy.backtest.doubts import doubts_of
+from meshflow.policy.backtest.duties import changed_duties
 from meshflow.policy.backtest.report import Change, Report
-from meshflow.policy.engine import ENTRY_POINTS, EntryPoint
+from meshflow.policy.engine import ENTRY_POINTS, NOT_OF_THE_BUNDLE, EntryPoint
 
 _BY_STAGE = {entry.stage: entry for entry in ENTRY_POINTS}
 
@@ -27,11 +28,12 @@ class Backtest:
     def judge(self, step: Mapping[str, Any]) -> None:
         """Compare each decision that the policy plugin gave about a step, enforced or not denied by the kernel."""
         self.report.steps += 1
-        for result in self._results(step):
-            self._compare(step, result, _BY_STAGE[result["stage"]])
+        for place in self._places(step):
+            self._compare(step, place)
 
-    def _results(self, step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        for result in step["stages"]:
+    def _places(self, step: Mapping[str, Any]) -> Iterator[int]:
+        """Yield the places of the plugin's answers among the step's stages."""
+        for place, result in enumerate(step["stages"]):
             name = result["plugin"]
             if (
                 (name == self._plugin or name.startswith(f"{self._plugin}@"))
@@ -39,13 +41,18 @@ class Backtest:
                 and result["effect"] != "abstain"
                 and result["stage"] in _BY_STAGE
             ):
-                yield result
+                yield place
 
-    def _compare(self, step: Mapping[str, Any], result: Mapping[str, Any], entry: EntryPoint) -> None:
-        report = self.report
+    def _compare(self, step: Mapping[str, Any], place: int) -> None:
+        result = step["stages"][place]
+        entry, report = _BY_STAGE[result["stage"]], self.report
         report.decisions += 1
         evidence = result["evidence"]
         report.bundles.add(str(evidence.get("bundle_digest", "(unknown)"))[:16], entry.stage)
+        cause = _cause(result["code"])
+        if cause in NOT_OF_THE_BUNDLE:
+            report.doubt(_change(step, result, "", why=f"no bundle decided: {cause}"))
+            return
         if not self._candidate.has(entry):
             self._settle(step, result, entry, None)
             return
@@ -55,7 +62,7 @@ class Backtest:
             report.doubt(_change(step, result, "", why=_gone(step)))
             return
         watched = partial(self._candidate.looks_at, entry)
-        for doubt in doubts_of(step, entry.stage, document, watched):
+        for doubt in doubts_of(step, place, document, watched):
             if watched(doubt.path):
                 why = f"{doubt.path[0]} is {doubt.why}"
                 report.doubt(_change(step, result, "", why=why))
@@ -68,24 +75,33 @@ class Backtest:
         now = "abstain" if decision is None else decision.effect.value
         then_rules = _rules(result["evidence"], result["code"])
         now_rules = set() if decision is None else _rules(decision.evidence, decision.code)
-        if now == result["effect"] and then_rules == now_rules:
-            self.report.same += 1
-            return
+        new: set[str] = set()
+        gone: set[str] = set()
+        if decision is not None and now == result["effect"]:
+            new, gone = changed_duties(result["evidence"], decision.evidence)
+            if then_rules == now_rules and not (new or gone):
+                self.report.same += 1
+                return
         change = _change(
             step, result, now,
             gains=tuple(sorted(now_rules - then_rules)), loses=tuple(sorted(then_rules - now_rules)),
+            new_duties=tuple(sorted(new)), lost_duties=tuple(sorted(gone)),
             reason=decision.reason if decision is not None else f"the bundle lacks {entry.rule}",
         )  # fmt: skip
-        if now == result["effect"]:
+        if now == result["effect"] and not (new or gone):
             self.report.other_reasons(change)
         else:
             self.report.flip(change)
 
 
+def _cause(code: str) -> str:
+    return code.rpartition(".")[2].removeprefix("policy_")
+
+
 def _rules(evidence: Mapping[str, Any], code: str) -> set[str]:
     """Return who spoke: the rules that gave reasons, codes of those without a name, or the cause of a failure."""
     named = set(evidence.get("rules", ())) or set(evidence.get("codes", ()))
-    cause = code.rpartition(".")[2].removeprefix("policy_")
+    cause = _cause(code)
     return named if named or cause in ("", "denied", "escalated") else {f"({cause})"}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product, takewhile
 from typing import Any
 
-from meshflow.policy.syntax import Node, Rule, nodes_of, path_of
+from meshflow.policy.syntax import Node, Rule, nodes_of, path_of, variables_of
 from meshflow.policy.tools.reach import Reach
 
 Path = tuple[str, ...]
@@ -27,23 +28,34 @@ def input_reads(reach: Reach, entry_point: str) -> frozenset[Path]:
 
 
 def _listed(rule: Rule) -> Listed:
-    """Return the variables that a rule takes from a list of texts. One that it binds twice is left out."""
-    found: dict[str, tuple[str, ...]] = {}
-    twice: set[str] = set()
+    """Return the variables that a rule takes from a list of texts, each declared but once in all of the rule."""
+    found: dict[str, Path] = {}
+    declared: Counter[str | int] = Counter()
     for node in nodes_of(rule.body):
+        declared.update(_declared(node))
         some = node.get("SomeIn")
-        if not isinstance(some, dict):
-            continue
-        value = some["value"]
-        name = value["Var"]["value"] if "Var" in value else None
-        collection = some["collection"].get("Array") or some["collection"].get("Set")
-        items = collection["items"] if collection else ()
-        texts = tuple(item["String"]["value"] for item in items if "String" in item)
-        if name is not None:
-            if name in found:
-                twice.add(name)
-            found[name] = texts if items and len(texts) == len(items) else ()
-    return {name: texts for name, texts in found.items() if texts and name not in twice}
+        if isinstance(some, dict) and "Var" in some["value"]:
+            collection = some["collection"].get("Array") or some["collection"].get("Set")
+            items = collection["items"] if collection else ()
+            texts = tuple(item["String"]["value"] for item in items if "String" in item)
+            if texts and len(texts) == len(items):
+                found[some["value"]["Var"]["value"]] = texts
+    return {name: texts for name, texts in found.items() if declared[name] == 1 and not declared[len(name.encode())]}
+
+
+def _declared(node: Node) -> Iterator[str | int]:
+    """Yield the variables that a node declares; the length alone of those that the tree gives by their place alone."""
+    some, assigned, function = node.get("SomeIn"), node.get("AssignExpr"), node.get("Func")
+    if isinstance(some, dict):
+        yield from variables_of([some["key"], some["value"]])
+    if isinstance(assigned, dict):
+        yield from variables_of(assigned["lhs"])
+    if isinstance(function, dict):
+        yield from variables_of(function["args"])
+    every, names = node.get("Every"), node.get("SomeVars")
+    spans = [every["key"], every["value"]] if isinstance(every, dict) else []
+    spans += names["vars"] if isinstance(names, dict) else []
+    yield from (span["end"] - span["start"] for span in spans if span is not None)
 
 
 def _reads(tree: Any, rule: Rule, listed: Listed) -> Iterator[Path]:

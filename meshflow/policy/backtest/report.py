@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ _STRENGTH = {"deny": 2, "escalate": 1, "allow": 0, "abstain": 0}
 class Change:
     """A recorded decision that would be another: where it is, and what it was and would be.
 
-    ``gains`` and ``loses`` are the rules, or codes of rules without a name, that speak now and did then.
+    ``gains`` and ``loses`` are the rules, or codes of rules without a name, that speak now and did then; ``new_duties``
+    and ``lost_duties`` are the obligations of an effect that stays.
     """
 
     run_id: str
@@ -32,18 +33,29 @@ class Change:
     now: str
     gains: tuple[str, ...] = ()
     loses: tuple[str, ...] = ()
+    new_duties: tuple[str, ...] = ()
+    lost_duties: tuple[str, ...] = ()
     reason: str = ""
     why: str = ""
 
     @property
     def kind(self) -> str:
-        """``deny to allow``, or ``deny`` where only the rules differ."""
-        return f"{self.then} to {self.now}" if self.then != self.now else self.then
+        """``deny to allow``; ``allow with other duties``; or ``deny`` where only the rules differ."""
+        if self.then != self.now:
+            return f"{self.then} to {self.now}"
+        return f"{self.then} with other duties" if self.new_duties or self.lost_duties else self.then
 
     @property
     def looser(self) -> bool:
         """True where the candidate lets more through."""
-        return _STRENGTH[self.now] < _STRENGTH[self.then]
+        return _STRENGTH[self.now] < _STRENGTH[self.then] or bool(self.lost_duties)
+
+    @property
+    def signed(self) -> Iterator[str]:
+        """Each rule and duty with a plus where it is new, a minus where it is gone."""
+        for sign, rules, duties in (("+", self.gains, self.new_duties), ("-", self.loses, self.lost_duties)):
+            yield from (f"{sign} {rule}" for rule in rules)
+            yield from (f"{sign} duty {name}" for name in duties)
 
 
 class Tally:
@@ -93,7 +105,7 @@ class Report:
         self.flips += 1
         self.looser += change.looser
         self.kinds.add(change.kind, change.stage)
-        for rule in (*(f"+ {name}" for name in change.gains), *(f"- {name}" for name in change.loses)):
+        for rule in change.signed:
             self.by["rule"].add(rule, change.kind)
         self.by["stage"].add(change.stage, change.kind)
         self.by["agent"].add(change.agent, change.kind)
@@ -104,7 +116,7 @@ class Report:
     def other_reasons(self, change: Change) -> None:
         """Count a decision that would be the same for other reasons."""
         self.reasons += 1
-        for rule in (*(f"+ {name}" for name in change.gains), *(f"- {name}" for name in change.loses)):
+        for rule in change.signed:
             self.by["rule"].add(rule, "same effect")
         self._keep("reasons", change.kind, change)
 

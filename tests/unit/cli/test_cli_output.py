@@ -10,21 +10,22 @@ from hypothesis import strategies as st
 
 from meshflow.cli.exits import ExitCode, code_of
 from meshflow.cli.ledgers import command
-from meshflow.cli.output import clean, line, plain, usd
+from meshflow.cli.output import line, plain, usd
 from meshflow.errors import ConfigError, LedgerConflictError, MeshflowError, PluginError, StageConflictError
+from meshflow.visible import visible
 
 
 @given(st.text())
 def test_no_character_that_a_terminal_obeys_is_left(text: str) -> None:
-    cleaned = clean(text)
+    cleaned = visible(text)
     assert all(unicodedata.category(one) not in ("Cc", "Cs") or one in "\n\t" for one in cleaned)
     assert not {"\u202a", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028"} & set(cleaned)
     assert "\n" not in line(text)
 
 
 def test_text_without_such_characters_is_left_alone() -> None:
-    assert clean("Größe 日本 [red] \\u{1b}\n") == "Größe 日本 [red] \\u{1b}\n"
-    assert clean("\x1b[31m\x9b\u202e") == "\\u{1b}[31m\\u{9b}\\u{202e}"
+    assert visible("Größe 日本 [red] \\u{1b}\n") == "Größe 日本 [red] \\u{1b}\n"
+    assert visible("\x1b[31m\x9b\u202e") == "\\u{1b}[31m\\u{9b}\\u{202e}"
 
 
 anything = st.recursive(

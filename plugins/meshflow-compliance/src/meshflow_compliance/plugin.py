@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from meshflow.errors import ConfigError
 from meshflow.plugin import ComplianceProfile, Decision, Demand, Effect, Host, Plugin, StepContext, Wiring, hookimpl
 from meshflow.policy import Policy, PolicyEngine, PolicyFailure, decision_from, step_document
+from meshflow.policy.answer import DUTIES, told_duties
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.engine import COMPLIANCE
 from meshflow.profiles.compose import Composition, compose
@@ -144,7 +145,7 @@ def _strictest(decisions: list[Decision], fact: ComplianceProfile) -> Decision:
     asking = next((decision for decision in decisions if decision.effect is Effect.ESCALATE), None)
     chosen = asking or decisions[0]
     duties = tuple(duty for decision in decisions for duty in decision.obligations)
-    evidence = {**chosen.evidence, **told}
+    evidence = {**chosen.evidence, **told, **({DUTIES: told_duties(duties)} if duties else {})}
     return Decision(chosen.effect, chosen.code, chosen.reason, fact, obligations=duties, evidence=evidence)
 
 
