@@ -223,14 +223,23 @@ def _saved(db: sqlite3.Connection, row: Any) -> Saved:
     return Saved(ThreadKey(*here), checkpoint, blobs, tuple(Write(*one) for one in writes))
 
 
+_PLACE = ("id", "last_thread", "last_namespace")
+
+
 def _page(
     db: sqlite3.Connection, tenant: str, thread: str | None, namespace: str | None, place: tuple[str, str, str] | None
 ) -> list[Saved]:
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM checkpoints WHERE tenant = ?1 AND (?2 IS NULL OR thread = ?2) "  # noqa: S608
-        "AND (?3 IS NULL OR namespace = ?3) AND (?4 IS NULL OR id < ?4 OR (id = ?4 AND (thread, namespace) < (?5, "
-        f"?6))) ORDER BY id DESC, thread DESC, namespace DESC LIMIT {_PAGE}",
-        (tenant, thread, namespace, *(place or (None, None, None))),
+        f"SELECT {_COLUMNS} FROM checkpoints WHERE tenant = :tenant AND (:thread IS NULL OR thread = :thread) "  # noqa: S608
+        "AND (:namespace IS NULL OR namespace = :namespace) AND (:id IS NULL OR id < :id OR (id = :id "
+        "AND (thread, namespace) < (:last_thread, :last_namespace))) "
+        f"ORDER BY id DESC, thread DESC, namespace DESC LIMIT {_PAGE}",
+        {
+            "tenant": tenant,
+            "thread": thread,
+            "namespace": namespace,
+            **dict(zip(_PLACE, place or (None, None, None), strict=True)),
+        },
     ).fetchall()
     return [_saved(db, row) for row in rows]
 

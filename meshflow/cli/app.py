@@ -14,14 +14,24 @@ from meshflow.cli.group import CommandGroup
 from meshflow.cli.ledger_app import ledger_app
 from meshflow.cli.listing import Heading
 from meshflow.cli.options import (
+    AgentOption,
+    CheckpointsOption,
     Chosen,
     ConfigOption,
     DebugOption,
+    FailOnDeniedOption,
+    GivenOption,
     JsonOption,
+    KeepLedgerOption,
+    KeysOption,
+    NewRunOption,
+    QuorumOption,
+    ResumeOption,
     TenantOption,
+    WitnessesOption,
     chosen,
+    shared,
     text,
-    texts,
 )
 from meshflow.cli.plugins_app import plugins_app
 from meshflow.cli.policy_app import StageName, policy_app
@@ -77,30 +87,22 @@ def root(
 
 
 @app.command(rich_help_panel=Heading.RUN)
+@shared
 def run(
-    context: typer.Context,
+    options: Chosen,
     job: Annotated[str, typer.Argument(metavar="JOB", help="path/to/job.py[:callable] or package.module:callable")],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="ARGS", help="Handed to the job; put -- before them.", show_default=False),
     ] = None,
-    run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --run-id names.")] = False,
+    run_id: NewRunOption = None,
+    resume: ResumeOption = False,
     fail_on_denied: Annotated[
         bool, typer.Option("--fail-on-denied", help="Exit with 1 if any step was denied or failed.")
     ] = False,
-    ledger: Annotated[
-        str | None,
-        typer.Option("--ledger", metavar="WHERE", callback=text, help="Keep the ledger here, not where configured."),
-    ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    ledger: KeepLedgerOption = None,
 ) -> None:
     """Run a job, and report from the ledger what it did."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.run import RunRequest, run_job
 
     words = tuple(arguments or ())
@@ -108,26 +110,21 @@ def run(
 
 
 @app.command(rich_help_panel=Heading.SET_UP)
-def stages(
-    context: typer.Context,
-    tenant: TenantOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def stages(options: Chosen, tenant: TenantOption = None) -> None:
     """Show who serves each stage, and what failure does.
 
     A stage that fails never lets a step through: its gate denies, its output is withheld; the column says which.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.show_stages import show_stages
 
     show_stages(options, tenant)
 
 
 @app.command(rich_help_panel=Heading.RUN)
+@shared
 def explain(
-    context: typer.Context,
+    options: Chosen,
     node: Annotated[str, typer.Option("--node", metavar="NAME", callback=text, help="Name of the step's node.")],
     kind: Annotated[
         str | None,
@@ -139,13 +136,8 @@ def explain(
     action: Annotated[
         str | None, typer.Option("--action", metavar="VERB", callback=text, help="What the step does.")
     ] = None,
-    given: Annotated[
-        str | None,
-        typer.Option(
-            "--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."
-        ),
-    ] = None,
-    agent: Annotated[str, typer.Option("--agent", metavar="ID", callback=text, help="Who acts.")] = "local",
+    given: GivenOption = None,
+    agent: AgentOption = "local",
     tenant: TenantOption = None,
     estimate_usd: Annotated[
         str | None, typer.Option("--estimate-usd", metavar="USD", help="What the step may cost.")
@@ -153,19 +145,12 @@ def explain(
     credential_file: Annotated[
         Path | None, typer.Option("--credential-file", metavar="FILE", help="File that holds the agent's token.")
     ] = None,
-    fail_on_denied: Annotated[
-        bool,
-        typer.Option("--fail-on-denied", help="Exit with 1 for a step that would be denied, 5 for one to approve."),
-    ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    fail_on_denied: FailOnDeniedOption = False,
 ) -> None:
     """Show what each gate would say of a step.
 
     Nothing is executed, counted or recorded.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.explain import explain_step, step_from
 
     step = step_from(node, kind, tool, action, given, agent, tenant, estimate_usd, credential_file)
@@ -173,35 +158,19 @@ def explain(
 
 
 @app.command(rich_help_panel=Heading.EVIDENCE)
+@shared
 def verify(
-    context: typer.Context,
+    options: Chosen,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="File that ledger export --format bundle wrote.")],
-    keys: Annotated[
-        list[str] | None,
-        typer.Option("--key", metavar="KEY|FILE", callback=texts, help="Public key that you trust, or a file of them."),
-    ] = None,
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", metavar="FILE", help="Checkpoint that you hold, which its log must go on from."),
-    ] = None,
-    witnesses: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--witness", metavar="KEY|FILE", callback=texts, help="Public key of a witness that must have cosigned."
-        ),
-    ] = None,
-    quorum: Annotated[
-        int | None, typer.Option("--quorum", min=1, help="How many of the witnesses; without it all.")
-    ] = None,
+    keys: KeysOption = None,
+    checkpoints: CheckpointsOption = None,
+    witnesses: WitnessesOption = None,
+    quorum: QuorumOption = None,
     trust_keys: Annotated[
         bool, typer.Option("--trust-bundle-keys", help="Believe the keys in the bundle, whoever put them there.")
     ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Verify a bundle of evidence, without any ledger; exit with 1 where it does not hold."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.bundle import verify_bundle
 
     raise typer.Exit(
@@ -210,8 +179,9 @@ def verify(
 
 
 @app.command(rich_help_panel=Heading.SET_UP)
+@shared
 def schema(
-    context: typer.Context,
+    options: Chosen,
     policy_input: Annotated[
         StageName | None, typer.Option("--policy-input", help="That of a policy's input at this stage instead.")
     ] = None,
@@ -219,15 +189,11 @@ def schema(
         bool, typer.Option("--policy-answer", help="That of what a policy answers instead.")
     ] = False,
     workflow: Annotated[bool, typer.Option("--workflow", help="That of workflow files instead.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Print the JSON Schema of meshflow.yaml.
 
     It knows the settings of the plugins that are installed; point an editor at it.
     """
-    options = chosen(context, config, as_json, debug)
     if workflow:
         from meshflow.cli.output import print_json
         from meshflow.workflow.schema import workflow_schema

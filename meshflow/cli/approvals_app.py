@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
+from meshflow.cli.options import Chosen, LedgerOption, TenantOption, shared, text
 
 approvals_app = typer.Typer(
     cls=ListingGroup,
@@ -35,72 +35,53 @@ ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", callback=
 
 
 @approvals_app.command("list")
-def list_approvals(
-    context: typer.Context,
-    tenant: TenantOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def list_approvals(options: Chosen, tenant: TenantOption = None, ledger: LedgerOption = None) -> None:
     """List what waits for a person, the oldest first."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.approvals import show_approvals
 
     show_approvals(options, ledger, tenant)
 
 
 @approvals_app.command()
+@shared
 def show(
-    context: typer.Context,
-    approval_id: ApprovalArgument,
-    tenant: TenantOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    options: Chosen, approval_id: ApprovalArgument, tenant: TenantOption = None, ledger: LedgerOption = None
 ) -> None:
     """Show all that is asked of a person."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.approvals import show_approval
 
     show_approval(options, ledger, tenant, approval_id)
 
 
 @approvals_app.command()
+@shared
 def approve(
-    context: typer.Context,
+    options: Chosen,
     approval_id: ApprovalArgument,
     approver: AsOption = None,
     reason: ReasonOption = "",
     edit: EditOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Say yes to a step; it runs when its job is run again with --resume."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.approvals import decide
 
     decide(options, ledger, tenant, approval_id, approve=True, approver=approver, reason=reason, edit=edit)
 
 
 @approvals_app.command()
+@shared
 def deny(
-    context: typer.Context,
+    options: Chosen,
     approval_id: ApprovalArgument,
     approver: AsOption = None,
     reason: ReasonOption = "",
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Say no to a step."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.approvals import decide
 
     decide(options, ledger, tenant, approval_id, approve=False, approver=approver, reason=reason)

@@ -36,7 +36,7 @@ def examine(options: Chosen, *, start: bool) -> ExitCode:
     """Check, print, and return 3 if anything is wrong."""
     from meshflow.registry.discover import discover
 
-    config = options.load()
+    config = options.read()
     found = discover()
     checks = [check for _, one in sorted(found.items()) for check in _plugin(one, config)]
     checks += _dependencies({one.distribution for one in found.values()})

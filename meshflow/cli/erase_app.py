@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshflow.cli.options import (
-    Chosen,
-    ConfigOption,
-    DebugOption,
-    JsonOption,
-    LedgerOption,
-    RunArgument,
-    TenantOption,
-    chosen,
-    text,
-)
+from meshflow.cli.options import Chosen, LedgerOption, RunArgument, TenantOption, shared, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,8 +18,7 @@ ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", callback=text, help="Why; stays on record, so name no person.")
 ]
 AuthorityOption = Annotated[
-    str,
-    typer.Option("--authority", metavar="TEXT", callback=text, help="By whose authority; stays on record."),
+    str, typer.Option("--authority", metavar="TEXT", callback=text, help="By whose authority; stays on record.")
 ]
 FieldsOption = Annotated[
     str | None,
@@ -38,20 +27,17 @@ FieldsOption = Annotated[
 
 
 @erase_app.command("erase")
+@shared
 def erase(
-    context: typer.Context,
+    options: Chosen,
     run: RunArgument,
     reason: ReasonOption,
     authority: AuthorityOption,
     fields: FieldsOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Erase a run; with --fields only those payloads, and its steps stay listed."""
-    options = chosen(context, config, as_json, debug)
     names = None if fields is None else [name.strip() for name in fields.split(",")]
 
     async def work(opened: ReplayLedger) -> dict[str, Any]:
@@ -65,20 +51,17 @@ def erase(
 
 
 @erase_app.command("erase-subject")
+@shared
 def erase_subject(
-    context: typer.Context,
+    options: Chosen,
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", callback=text, help="Subject or agent id.")],
     reason: ReasonOption,
     authority: AuthorityOption,
     fields: FieldsOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Erase what a person or an agent did, in every run; runs under legal hold are passed over and named."""
-    options = chosen(context, config, as_json, debug)
     chosen_fields = {} if fields is None else {"fields": [name.strip() for name in fields.split(",")]}
 
     async def work(opened: ReplayLedger) -> dict[str, Any]:
@@ -88,8 +71,9 @@ def erase_subject(
 
 
 @erase_app.command("hold")
+@shared
 def hold(
-    context: typer.Context,
+    options: Chosen,
     reason: ReasonOption,
     authority: AuthorityOption,
     run: Annotated[str | None, typer.Argument(metavar="RUN", callback=text, help="Id of the run to hold.")] = None,
@@ -101,12 +85,8 @@ def hold(
     ] = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Forbid the erasure of a run or a subject, or allow it again."""
-    options = chosen(context, config, as_json, debug)
     if sum(one is not None for one in (run, subject, release)) != 1:
         raise typer.BadParameter("give one of RUN, --subject and --release")
 
@@ -121,17 +101,14 @@ def hold(
 
 
 @erase_app.command("holds")
+@shared
 def holds(
-    context: typer.Context,
+    options: Chosen,
     released: Annotated[bool, typer.Option("--all", help="Also those that were released.")] = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """List legal holds, the oldest first."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.ledgers import shown, with_ledger
     from meshflow.cli.output import print_json, print_table, say
 
@@ -149,16 +126,9 @@ def holds(
 
 
 @erase_app.command("retention")
-def retention(
-    context: typer.Context,
-    tenant: TenantOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def retention(options: Chosen, tenant: TenantOption = None, ledger: LedgerOption = None) -> None:
     """Erase what is past the time that ledger.retention in the configuration keeps it."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.ledgers import audit_plugin
     from meshflow.errors import ConfigError
 

@@ -8,36 +8,26 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.options import (
-    ConfigOption,
-    DebugOption,
-    JsonOption,
+    Chosen,
+    ForceOption,
+    KeysOption,
     LedgerOption,
+    OutputOption,
+    StepArgument,
     TenantOption,
-    chosen,
+    shared,
     text,
 )
 
 evidence_app = typer.Typer(rich_markup_mode=None)
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite FILE if it is there.")]
-KeysOption = Annotated[
-    list[str] | None,
-    typer.Option("--key", metavar="KEY|FILE", help="Public key of the ledger, or a file of them; may be repeated."),
-]
 
 
 @evidence_app.command()
+@shared
 def checkpoint(
-    context: typer.Context,
-    output: OutputOption = None,
-    force: ForceOption = False,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    options: Chosen, output: OutputOption = None, force: ForceOption = False, ledger: LedgerOption = None
 ) -> None:
     """Print a signed checkpoint of the whole ledger; keep it elsewhere to verify against."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.evidence import show_checkpoint
     from meshflow.cli.timetravel import check_output
 
@@ -46,12 +36,11 @@ def checkpoint(
 
 
 @evidence_app.command()
+@shared
 def prove(
-    context: typer.Context,
+    options: Chosen,
     run: Annotated[str | None, typer.Argument(metavar="RUN", callback=text, help="Id of a run.")] = None,
-    step: Annotated[
-        str | None, typer.Argument(metavar="STEP|INDEX", callback=text, help="A step's id, or its place from 0.")
-    ] = None,
+    step: StepArgument = None,
     seq: Annotated[
         int | None, typer.Option("--seq", metavar="NUMBER", min=0, help="Prove the entry at this place of the run.")
     ] = None,
@@ -67,12 +56,8 @@ def prove(
     force: ForceOption = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Prove that an entry is in the ledger, or that the ledger extends a checkpoint; or check such a proof."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.evidence import check_proof, prove_entry, prove_since
     from meshflow.cli.timetravel import check_output
 
@@ -90,8 +75,9 @@ def prove(
 
 
 @evidence_app.command()
+@shared
 def compare(
-    context: typer.Context,
+    options: Chosen,
     first: Annotated[Path, typer.Argument(metavar="A", help="File with a checkpoint.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="File with the checkpoint that somebody else holds.")],
     proof: Annotated[
@@ -100,45 +86,32 @@ def compare(
     ] = None,
     keys: KeysOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Say whether two checkpoints are of one history; 1 if the ledger showed two people two of them."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.evidence import compare_checkpoints
 
     raise typer.Exit(compare_checkpoints(options, ledger, first, second, proof, keys or ()))
 
 
 @evidence_app.command()
+@shared
 def anchor(
-    context: typer.Context,
+    options: Chosen,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", callback=text, help="Kind of anchor, as in use; without it all.")
     ] = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Publish a checkpoint now to the anchors that the configuration lists."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.evidence import publish
 
     raise typer.Exit(publish(options, ledger, name))
 
 
 @evidence_app.command()
-def doctor(
-    context: typer.Context,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def doctor(options: Chosen, ledger: LedgerOption = None) -> None:
     """Examine file, key, clock and anchors; 1 if something is wrong."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.ledger_doctor import examine_ledger
 
     raise typer.Exit(examine_ledger(options, ledger))

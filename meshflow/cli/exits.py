@@ -26,4 +26,6 @@ def code_of(error: MeshflowError | OSError) -> ExitCode:
         return ExitCode.LEDGER
     if isinstance(error, (ConfigError, PluginError)):
         return ExitCode.CONFIG
+    if isinstance(error, OSError) and error.filename is not None:
+        return ExitCode.USAGE  # a file that the command line names is not there, or not to be read or written
     return ExitCode.FAILED

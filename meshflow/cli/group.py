@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -39,6 +40,13 @@ def _report(error: MeshflowError | OSError, debug: bool) -> None:
         import traceback
 
         traceback.print_exception(error)
-    from meshflow.visible import visible
+    from meshflow.cli.output import warn
 
-    print(f"meshflow: {visible(str(error)) or type(error).__name__}", file=sys.stderr)
+    warn(_told(error) or type(error).__name__)
+
+
+def _told(error: MeshflowError | OSError) -> str:
+    """Return an error's message; the system's own names the file last, in a tuple's clothes."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)

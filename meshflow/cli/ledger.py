@@ -134,7 +134,7 @@ def _find(steps: list[dict[str, Any]], run_id: str, wanted: str, attempt: int | 
         found = [step for step in found if step["attempt"] == attempt]
     if not found:
         tried = f", attempt {attempt}" if attempt is not None else ""
-        raise LedgerError(f"run {run_id!r} has no step {wanted!r}{tried}; it has {len(steps)} steps, from 0")
+        raise LedgerError(f"run {run_id!r} has no step {wanted!r}{tried}; it has {counted(len(steps), 'step')}, from 0")
     return max(found, key=lambda step: int(step["attempt"]))
 
 

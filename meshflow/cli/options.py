@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate
 
 import typer
 
@@ -49,8 +52,51 @@ LedgerOption = Annotated[
         help="File or postgresql:// URL of the ledger; without it the one that is configured.",
     ),
 ]
+KeepLedgerOption = Annotated[
+    str | None,
+    typer.Option("--ledger", metavar="WHERE", callback=text, help="Keep the ledger here, not where configured."),
+]
 TenantOption = Annotated[str | None, typer.Option("--tenant", metavar="ID", callback=text, help="One tenant alone.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", callback=text, help="Id of a run.")]
+StepArgument = Annotated[
+    str | None, typer.Argument(metavar="STEP|INDEX", callback=text, help="A step's id, or its place from 0.")
+]
+NewRunOption = Annotated[
+    str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run that --run-id names.")]
+AgentOption = Annotated[str, typer.Option("--agent", metavar="ID", callback=text, help="Who acts.")]
+GivenOption = Annotated[
+    str | None,
+    typer.Option("--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page here.")]
+KeysOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key", metavar="KEY|FILE", callback=texts, help="Public key from elsewhere, or a file of them; repeat it."
+    ),
+]
+CheckpointsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--checkpoint", metavar="FILE", help="Checkpoint that was kept elsewhere; may be repeated."),
+]
+WitnessesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--witness", metavar="KEY|FILE", callback=texts,
+        help="Public key of a witness who must have cosigned, or a file of them; repeat it.",
+    ),
+]  # fmt: skip
+QuorumOption = Annotated[
+    int | None, typer.Option("--quorum", metavar="N", min=1, help="How many of the witnesses; without it all.")
+]
+FailOnDeniedOption = Annotated[
+    bool,
+    typer.Option("--fail-on-denied", help="Exit with 1 for a step that would be denied, 5 for one to approve."),
+]
 
 
 @dataclass(slots=True)
@@ -62,7 +108,18 @@ class Chosen:
     debug: bool = False
 
     def load(self) -> Config:
-        """Return the configuration: the file that was named, ./meshflow.yaml, or one that sets nothing."""
+        """Return the configuration, with every setting in it checked."""
+        from meshflow.registry.check import check_config
+
+        config = self.read()
+        check_config(config)
+        return config
+
+    def read(self) -> Config:
+        """Return the configuration: the file that was named, ./meshflow.yaml, or one that sets nothing.
+
+        Settings of plugins are not looked at, for commands that say themselves what is wrong with them.
+        """
         from meshflow.config import load_config
         from meshflow.config.models import Config
 
@@ -80,3 +137,27 @@ def chosen(context: typer.Context, config: Path | None = None, as_json: bool = F
     common.as_json = common.as_json or as_json
     common.debug = common.debug or debug
     return common  # type: ignore[no-any-return]
+
+
+_COMMON = tuple(
+    Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        ("config", None, ConfigOption), ("as_json", False, JsonOption), ("debug", False, DebugOption)
+    )
+)  # fmt: skip
+
+
+def shared(command: Callable[Concatenate[Chosen, ...], None]) -> Callable[..., None]:
+    """Give a command the options that all have; its first parameter gets what they say."""
+    declared = signature(command, eval_str=True)
+    own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in list(declared.parameters.values())[1:]]
+    context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    @wraps(command)
+    def called(context: typer.Context, config: Path | None, as_json: bool, debug: bool, **given: Any) -> None:
+        command(chosen(context, config, as_json, debug), **given)
+
+    parameters = (context, *own, *_COMMON)
+    called.__signature__ = declared.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    return called

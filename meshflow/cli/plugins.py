@@ -20,7 +20,7 @@ def show_plugins(options: Chosen) -> None:
     """Print each installed plugin; one that is broken is listed with what is wrong."""
     from meshflow.registry.discover import discover
 
-    config = options.load()
+    config = options.read()
     in_use, problem = stages_in_use(config)
     rows = [_row(one, config, in_use) for _, one in sorted(discover().items())]
     if options.as_json:
@@ -59,7 +59,7 @@ def print_schema(options: Chosen) -> None:
     from meshflow.config import config_schema
     from meshflow.registry.discover import discover, import_plugin
 
-    config = options.load()
+    config = options.read()
     types: dict[str, type[Plugin[Any]]] = {}
     for name, one in sorted(discover().items()):
         if name in config.disable:

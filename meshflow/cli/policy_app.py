@@ -9,13 +9,10 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
+from meshflow.cli.options import Chosen, FailOnDeniedOption, HtmlOption, LedgerOption, TenantOption, shared, text
 
 policy_app = typer.Typer(
-    cls=ListingGroup,
-    help="Check, test and explain policies.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    cls=ListingGroup, help="Check, test and explain policies.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -65,29 +62,27 @@ InputOption = Annotated[
 
 
 @policy_app.command()
+@shared
 def check(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     engine: EngineOption = None,
     data: DataOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Compile a bundle and look for what is wrong with it.
 
     Unknown and forbidden built-ins, facts that a stage cannot know yet, rules that nothing uses or that never hold.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_check import check_policy
 
     raise typer.Exit(check_policy(options, bundle, data, engine, strict=strict))
 
 
 @policy_app.command(name="test")
+@shared
 def run_tests(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     data: DataOption = None,
     only: Annotated[
@@ -97,64 +92,53 @@ def run_tests(
         float, typer.Option("--fail-under", metavar="PERCENT", min=0, max=100, help="Exit with 1 below this coverage.")
     ] = 0.0,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML here.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Run the test_* rules of a bundle, and show which lines they reach."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_check import run_policy_tests
 
     raise typer.Exit(run_policy_tests(options, bundle, data, only, fail_under, junit))
 
 
 @policy_app.command(name="eval")
+@shared
 def evaluate(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     stage: StageOption = StageName.POLICY,
     given: InputOption = None,
     engine: EngineOption = None,
     data: DataOption = None,
-    fail_on_denied: Annotated[
-        bool, typer.Option("--fail-on-denied", help="Exit with 1 for a denial, 5 for a step to approve.")
-    ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
+    fail_on_denied: FailOnDeniedOption = False,
 ) -> None:
     """Ask a bundle about one decision document."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_ask import evaluate_policy
 
     raise typer.Exit(evaluate_policy(options, bundle, data, engine, stage, given, fail_on_denied=fail_on_denied))
 
 
 @policy_app.command()
+@shared
 def explain(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     stage: StageOption = StageName.POLICY,
     given: InputOption = None,
     data: DataOption = None,
     all_rules: Annotated[bool, typer.Option("--all", help="Show the rules that did not hold, too.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Say which rules and which values decided about one decision document.
 
     The embedded engine evaluates.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_explain import explain_policy
 
     explain_policy(options, bundle, data, stage, given, all_rules=all_rules)
 
 
 @policy_app.command()
+@shared
 def bench(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     stage: StageOption = StageName.POLICY,
     given: InputOption = None,
@@ -166,20 +150,17 @@ def bench(
     at_once: Annotated[
         int, typer.Option("--at-once", metavar="N", min=1, max=1024, help="Steps that ask at the same time.")
     ] = 1,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Measure how long an engine takes to decide about one document."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_ask import bench_policy
 
     bench_policy(options, bundle, data, engine, stage, given, seconds, at_once)
 
 
 @policy_app.command()
+@shared
 def backtest(
-    context: typer.Context,
+    options: Chosen,
     bundle: BundleArgument = None,
     data: DataOption = None,
     run: Annotated[
@@ -197,9 +178,7 @@ def backtest(
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="Exit with 1 where the candidate lets more through, flips any, ...")
     ] = FailOn.NONE,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page here.")
-    ] = None,
+    html: HtmlOption = None,
     step_url: Annotated[
         str | None,
         typer.Option(
@@ -214,15 +193,11 @@ def backtest(
     ] = 20,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Run recorded decisions through a candidate bundle, and say which would change.
 
     What was erased, masked or withheld since is counted as undecidable where the bundle looks at it.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.backtest import BacktestRequest, backtest_policy
 
     request = BacktestRequest(
@@ -232,8 +207,9 @@ def backtest(
 
 
 @policy_app.command()
+@shared
 def sign(
-    context: typer.Context,
+    options: Chosen,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.", show_default=False)],
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="PEM file of the private key.")],
     key_id: Annotated[
@@ -242,20 +218,17 @@ def sign(
     scope: Annotated[
         str | None, typer.Option("--scope", metavar="SCOPE", callback=text, help="Scope to put into the signature.")
     ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Sign a bundle, in OPA's format: writes .signatures.json beside its files."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_sign import sign_policy
 
     sign_policy(options, bundle, key, key_id, scope)
 
 
 @policy_app.command()
+@shared
 def verify(
-    context: typer.Context,
+    options: Chosen,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.", show_default=False)],
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="PEM file of the public key.")],
     key_id: Annotated[
@@ -264,12 +237,8 @@ def verify(
     scope: Annotated[
         str | None, typer.Option("--scope", metavar="SCOPE", callback=text, help="Scope that must be named.")
     ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Check that a bundle is the one that was signed: no file changed, added or taken away."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.policy_sign import verify_policy
 
     verify_policy(options, bundle, key, key_id, scope)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def active_packs(config: Config, tenant: str | None = None) -> tuple[Pack, ...]:
     """Return the packs that the base, or a tenant, has active by configuration; none if stage 6 is another plugin's."""
     from meshflow.config import plugin_settings
+    from meshflow.config.problems import located
     from meshflow.plugin import Host
     from meshflow.registry.discover import discover, import_plugin
 
@@ -23,7 +24,10 @@ def active_packs(config: Config, tenant: str | None = None) -> tuple[Pack, ...]:
     plugin_type = import_plugin(found)
     settings = plugin_settings(config, "compliance", plugin_type, tenant=tenant)
     packs = getattr(plugin_type(settings, Host(base=config.base, tenant=tenant)), "packs", None)
-    return packs() if callable(packs) else ()
+    try:
+        return packs() if callable(packs) else ()
+    except ConfigError as error:
+        raise located(error, config.source) from None
 
 
 def named_pack(config: Config, name: str, tenant: str | None = None) -> tuple[Pack, bool]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshflow.cli.exits import ExitCode
+from meshflow.cli.given import keys_of, text_of
 from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import plain, print_json, print_table, say
@@ -35,7 +36,7 @@ class ReportRequest:
     tenant: str | None
     ledger: str | None
     html: Path | None
-    out: Path | None
+    output: Path | None
     checkpoints: tuple[Path, ...]
     keys: tuple[str, ...]
     limit: int
@@ -48,12 +49,13 @@ def report_profile(options: Chosen, asked: ReportRequest) -> ExitCode:
 
     pack, _ = named_pack(options.load(), asked.profile, asked.tenant)
     window = Window.of(asked.since, asked.until, asked.tenant)
-    notes = [path.read_text("utf-8") for path in asked.checkpoints]
+    notes = [text_of(path) for path in asked.checkpoints]
+    keys = [key for one in asked.keys for key in keys_of(one)]
 
     async def read(ledger: ReplayLedger) -> tuple[str, dict[str, Any]]:
         with Display() as display:
             found = await profile_report(
-                ledger, pack, window, now_us=SystemClock().now_us(), checkpoints=notes, keys=list(asked.keys) or None,
+                ledger, pack, window, now_us=SystemClock().now_us(), checkpoints=notes, keys=keys or None,
                 limit=asked.limit, progress=lambda entries, run: display.progress(entries, 0, run),
             )  # fmt: skip
         return shown(ledger), found
@@ -74,8 +76,8 @@ def _write_files(asked: ReportRequest, report: Mapping[str, Any]) -> None:
 
     if asked.html is not None:
         _write(asked.html, iter_html(report))
-    if asked.out is not None:
-        _write(asked.out, (json.dumps(plain(report), indent=2, allow_nan=False), "\n"))
+    if asked.output is not None:
+        _write(asked.output, (json.dumps(plain(report), indent=2, allow_nan=False), "\n"))
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:
@@ -116,6 +118,6 @@ def _print(report: Mapping[str, Any], asked: ReportRequest) -> None:
     )
     if ledger["held_size"] is None:
         say("  no checkpoint from outside was given (--checkpoint), so an older history could have been rewritten")
-    for path in (asked.html, asked.out):
+    for path in (asked.html, asked.output):
         if path is not None:
             say(f"Wrote {path}")

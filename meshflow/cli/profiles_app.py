@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, LedgerOption, TenantOption, chosen, text
+from meshflow.cli.options import (
+    CheckpointsOption,
+    Chosen,
+    HtmlOption,
+    KeysOption,
+    LedgerOption,
+    TenantOption,
+    shared,
+    text,
+)
 
 profiles_app = typer.Typer(
     cls=ListingGroup,
@@ -22,35 +31,27 @@ ProfileArgument = Annotated[
 
 
 @profiles_app.command("list")
-def list_all(
-    context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
-) -> None:
+@shared
+def list_all(options: Chosen) -> None:
     """List the profile packs that are shipped or installed, and where they are active."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.profiles import list_profiles
 
     list_profiles(options)
 
 
 @profiles_app.command()
-def show(
-    context: typer.Context,
-    profile: ProfileArgument,
-    tenant: TenantOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def show(options: Chosen, profile: ProfileArgument, tenant: TenantOption = None) -> None:
     """Show what a pack serves, requires and does not cover, and its settings here."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.profiles import show_profile
 
     show_profile(options, profile, tenant)
 
 
 @profiles_app.command()
+@shared
 def check(
-    context: typer.Context,
+    options: Chosen,
     profile: Annotated[
         str | None,
         typer.Argument(metavar="PROFILE", callback=text, help="Name or folder of a pack; without it all active ones."),
@@ -59,20 +60,17 @@ def check(
         bool, typer.Option("--ready", help="Exit with 1 if the configuration does not meet what the pack needs.")
     ] = False,
     tenant: TenantOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Check a pack (manifest, rules, tests), and whether the configuration meets what it needs."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.profiles import check_profiles
 
     raise typer.Exit(check_profiles(options, profile, tenant, ready=ready))
 
 
 @profiles_app.command()
+@shared
 def new(
-    context: typer.Context,
+    options: Chosen,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it; must not be there yet.")],
     name: Annotated[
         str | None,
@@ -81,30 +79,25 @@ def new(
     extends: Annotated[
         str | None, typer.Option("--extends", metavar="PROFILE", callback=text, help="Profile that it builds on.")
     ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Write a pack to begin with: a package that pip can install, and that passes its own check and tests."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.profiles import new_profile
 
     new_profile(options, folder, name, extends)
 
 
 @profiles_app.command()
-def schema(
-    context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False, debug: DebugOption = False
-) -> None:
+@shared
+def schema(options: Chosen) -> None:
     """Print the JSON Schema of profile.yaml, for an editor."""
-    chosen(context, config, as_json, debug)
     from meshflow.cli.profiles import print_manifest_schema
 
     print_manifest_schema()
 
 
+@shared
 def report(
-    context: typer.Context,
+    options: Chosen,
     profile: ProfileArgument,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", callback=text, help="Steps begun at or after (RFC 3339).")
@@ -112,30 +105,25 @@ def report(
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", callback=text, help="Steps begun before (RFC 3339).")
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as HTML too.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the report as JSON too.")] = None,
-    checkpoint: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", metavar="FILE", help="A checkpoint kept elsewhere, to verify against."),
+    html: HtmlOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report as JSON too.")
     ] = None,
-    key: Annotated[list[str] | None, typer.Option("--key", metavar="KEY", help="A public key from outside.")] = None,
+    checkpoints: CheckpointsOption = None,
+    keys: KeysOption = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=1_000_000, help="Records listed for each state of a control.")
     ] = 25,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Report what the ledger shows of a profile's controls, for an auditor.
 
     The ledger is verified first; one that does not verify is not reported of. Exit with 1 if a control is violated.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.profile_report import ReportRequest, report_profile
 
     asked = ReportRequest(
-        profile, since, until, tenant, ledger, html, out, tuple(checkpoint or ()), tuple(key or ()), limit
+        profile, since, until, tenant, ledger, html, output, tuple(checkpoints or ()), tuple(keys or ()), limit
     )
     raise typer.Exit(report_profile(options, asked))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meshflow.cli.options import (
-    ConfigOption,
-    DebugOption,
-    JsonOption,
+    CheckpointsOption,
+    Chosen,
+    ForceOption,
     LedgerOption,
+    OutputOption,
     RunArgument,
     TenantOption,
-    chosen,
+    shared,
     text,
     texts,
 )
@@ -32,8 +32,9 @@ class ExportFormat(StrEnum):
 
 
 @time_app.command()
+@shared
 def export(
-    context: typer.Context,
+    options: Chosen,
     runs: Annotated[
         list[str] | None,
         typer.Argument(metavar="RUN", callback=texts, help="Id of a run; a bundle takes several.", show_default=False),
@@ -41,40 +42,26 @@ def export(
     form: Annotated[
         ExportFormat,
         typer.Option(
-            "--format",
-            help="json has all of a run, csv is for a spreadsheet, bundle is evidence to verify elsewhere.",
+            "--format", help="json has all of a run, csv is for a spreadsheet, bundle is evidence to verify elsewhere."
         ),
     ] = ExportFormat.JSON,
     whole: Annotated[bool, typer.Option("--all", help="A bundle of the whole ledger.")] = False,
     payloads: Annotated[
         bool, typer.Option("--payloads/--no-payloads", help="Whether a bundle holds what was said.")
     ] = True,
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--checkpoint",
-            metavar="FILE",
-            help="A checkpoint that somebody holds, for a bundle to lead on from.",
-        ),
-    ] = None,
+    checkpoints: CheckpointsOption = None,
     anchors: Annotated[
         list[str] | None,
         typer.Option(
             "--anchor", metavar="WHICH", callback=texts, help="Bring along what an anchor keeps: all, s3, file:PATH."
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it is there.")] = False,
+    output: OutputOption = None,
+    force: ForceOption = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Write a run out whole, as it is on record; or runs as a bundle of evidence."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.timetravel import check_output, export_run
 
     check_output(output, force=force)
@@ -98,8 +85,9 @@ def export(
 
 
 @time_app.command()
+@shared
 def diff(
-    context: typer.Context,
+    options: Chosen,
     run_a: Annotated[str, typer.Argument(metavar="A", callback=text, help="Id of a run.")],
     run_b: Annotated[str, typer.Argument(metavar="B", callback=text, help="Id of the run to compare with it.")],
     fail_on_difference: Annotated[
@@ -107,20 +95,17 @@ def diff(
     ] = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Show what two runs did differently."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.timetravel import show_diff
 
     raise typer.Exit(show_diff(options, ledger, run_a, run_b, tenant, fail_on_difference=fail_on_difference))
 
 
 @time_app.command()
+@shared
 def fork(
-    context: typer.Context,
+    options: Chosen,
     run: RunArgument,
     from_step: Annotated[
         int, typer.Option("--from-step", metavar="N", min=0, help="The first step that the new run does itself.")
@@ -130,32 +115,25 @@ def fork(
     ] = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Begin a run that inherits the steps of another before N."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.timetravel import fork_run
 
     fork_run(options, ledger, run, from_step, run_id, tenant)
 
 
+@shared
 def replay(
-    context: typer.Context,
+    options: Chosen,
     run: RunArgument,
     every: Annotated[bool, typer.Option("--every", help="Go on past the first difference.")] = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Say which decision of a recorded run would be another under the configuration of today.
 
     Nothing is executed, counted or recorded.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.replay import replay_run
 
     raise typer.Exit(replay_run(options, ledger, run, tenant, every=every))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text
+from meshflow.cli.options import Chosen, shared, text
 
 witness_app = typer.Typer(
     cls=ListingGroup,
@@ -18,14 +18,14 @@ witness_app = typer.Typer(
 )
 KeyOption = Annotated[Path, typer.Option("--key", metavar="FILE", help="File with the witness's private keys.")]
 StateOption = Annotated[
-    Path,
-    typer.Option("--state", metavar="FILE", help="File of what the witness saw; never put an old one back."),
+    Path, typer.Option("--state", metavar="FILE", help="File of what the witness saw; never put an old one back.")
 ]
 
 
 @witness_app.command("key")
+@shared
 def witness_key(
-    context: typer.Context,
+    options: Chosen,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; it must not be there.")],
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", callback=text, help="Name of the witness, such as acme.example/w1.")
@@ -33,20 +33,17 @@ def witness_key(
     post_quantum: Annotated[
         bool, typer.Option("--ml-dsa-44/--no-ml-dsa-44", help="Add a key that withstands quantum computers.")
     ] = True,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Make the keys of a witness, and print the public ones."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.witness import make_key
 
     make_key(options, file, name, post_quantum=post_quantum)
 
 
 @witness_app.command("serve")
+@shared
 def witness_serve(
-    context: typer.Context,
+    options: Chosen,
     key: KeyOption,
     state: StateOption,
     logs: Annotated[
@@ -59,27 +56,17 @@ def witness_serve(
     new: Annotated[
         bool, typer.Option("--new", help="Make the state; only for a witness that has never cosigned anything.")
     ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Answer add-checkpoint (C2SP tlog-witness) until stopped; put a proxy in front of it for TLS."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.witness import serve
 
     serve(options, key, state, logs, listen, new=new)
 
 
 @witness_app.command("show")
-def witness_show(
-    context: typer.Context,
-    state: StateOption,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def witness_show(options: Chosen, state: StateOption) -> None:
     """Show what a witness remembers of each log, and what it refused; 1 if a log signed two histories."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.witness import show
 
     raise typer.Exit(show(options, state))

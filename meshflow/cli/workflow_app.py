@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import ConfigOption, DebugOption, JsonOption, chosen, text, texts
+from meshflow.cli.options import (
+    AgentOption,
+    Chosen,
+    GivenOption,
+    KeepLedgerOption,
+    NewRunOption,
+    ResumeOption,
+    shared,
+    text,
+    texts,
+)
 
 workflow_app = typer.Typer(
-    cls=ListingGroup,
-    help="Check, draw and run workflow files.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    cls=ListingGroup, help="Check, draw and run workflow files.", no_args_is_help=True, rich_markup_mode=None
 )
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Workflow file.", show_default=False)]
 ImportsOption = Annotated[
@@ -35,76 +42,53 @@ WithOption = Annotated[
 
 
 @workflow_app.command()
+@shared
 def check(
-    context: typer.Context,
+    options: Chosen,
     file: FileArgument,
     code: WithOption = None,
     hosts: HostOption = None,
     allow_imports: ImportsOption = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Check a workflow file whole, and run nothing.
 
     With --with also that everything which its nodes call by name is there.
     """
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.workflow import check_workflow
 
     check_workflow(options, file, code, hosts or [], allow_imports=allow_imports)
 
 
 @workflow_app.command()
-def draw(
-    context: typer.Context,
-    file: FileArgument,
-    allow_imports: ImportsOption = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+@shared
+def draw(options: Chosen, file: FileArgument, allow_imports: ImportsOption = False) -> None:
     """Print a workflow as a Mermaid flowchart."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.workflow import draw_workflow
 
     draw_workflow(options, file, allow_imports=allow_imports)
 
 
 @workflow_app.command()
+@shared
 def run(
-    context: typer.Context,
+    options: Chosen,
     file: FileArgument,
-    given: Annotated[
-        str | None,
-        typer.Option(
-            "--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."
-        ),
-    ] = None,
+    given: GivenOption = None,
     code: WithOption = None,
     hosts: HostOption = None,
-    run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", callback=text, help="Id of the run; without it a new one.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --run-id names.")] = False,
+    run_id: NewRunOption = None,
+    resume: ResumeOption = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --resume, also try again what failed or was denied.")
     ] = False,
-    agent: Annotated[str, typer.Option("--agent", metavar="ID", callback=text, help="Who acts.")] = "local",
+    agent: AgentOption = "local",
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="ID", callback=text, help="Tenant of the run.")
     ] = None,
-    ledger: Annotated[
-        str | None,
-        typer.Option("--ledger", metavar="WHERE", callback=text, help="Keep the ledger here, not where configured."),
-    ] = None,
+    ledger: KeepLedgerOption = None,
     allow_imports: ImportsOption = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
 ) -> None:
     """Run a workflow, every node a governed step, and say how each ended."""
-    options = chosen(context, config, as_json, debug)
     from meshflow.cli.workflow import WorkflowRequest, run_workflow
 
     request = WorkflowRequest(

@@ -21,6 +21,7 @@ _MAX_PROBLEMS = 25
 _MAX_COLLECTED = 1_000
 _MAX_MATCHED = 64
 _MAX_NAMES = 15
+_PART = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # Messages of these name what was expected and never what was given; all others may quote the value.
@@ -62,6 +63,15 @@ def raise_problems(problems: Iterable[Problem], source: Source) -> None:
     if len(ordered) > _MAX_PROBLEMS:
         texts.append(f"and {len(ordered) - _MAX_PROBLEMS} more")
     raise replace(ordered[0], message="\n".join([ordered[0].message, *texts])).error(source)
+
+
+def located(error: ConfigError, source: Source) -> ConfigError:
+    """Return the error with the line of the setting that it names, where it names one and does not know the line."""
+    if error.where or not error.path or not source.lines:
+        return error
+    parts = _PART.findall(error.path)
+    path: SettingPath = tuple(int(index) if index else name for name, index in parts)
+    return type(error)(error.problem, where=source.where(path), path=dotted(source.written(path)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

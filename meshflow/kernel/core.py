@@ -11,7 +11,8 @@ from typing import Any
 
 from meshflow.clock import Clock
 from meshflow.config.models import ApprovalsConfig, Config
-from meshflow.errors import MeshflowError, PluginError
+from meshflow.config.problems import located
+from meshflow.errors import ConfigError, MeshflowError, PluginError
 from meshflow.kernel.ask import describe
 from meshflow.kernel.bind import full_call
 from meshflow.kernel.compile import Pipeline, compile_pipeline
@@ -19,7 +20,7 @@ from meshflow.kernel.demands import check_demands
 from meshflow.kernel.notify import Notifier
 from meshflow.plugin.base import Host, Plugin
 from meshflow.registry.providers import Provider, Shelf
-from meshflow.registry.select import choose, choose_for_tenant
+from meshflow.registry.select import StageChoice, choose, choose_for_tenant
 
 
 @dataclass(slots=True)
@@ -53,13 +54,14 @@ class Core:
         shelf = Shelf.open(config, host, given, previous)
         choices = choose(config, shelf)
         unsafe = tuple(choice.stage.name for choice in choices if choice.mode == "disabled" and choice.stage.protected)
-        base = compile_pipeline(choices, unsafe)
+        base = _compiled(config, choices, unsafe)
         check_demands(config, choices)
         tenants: dict[str, Pipeline] = {}
         for tenant in config.tenants:
             own = choose_for_tenant(config, shelf, choices, tenant)
-            tenants[tenant] = compile_pipeline(own, unsafe)
-            check_demands(config.merged_with(tenant), own, tenant)
+            view = config.merged_with(tenant)
+            tenants[tenant] = _compiled(view, own, unsafe)
+            check_demands(view, own, tenant)
         return cls(config, host.clock, base, tenants, shelf.made(), config.approvals, _notifier(config, host.clock))
 
     async def start(self, already: Iterable[Any] = ()) -> None:
@@ -137,6 +139,14 @@ class Core:
             if not self._steps and self._idle is not None:
                 self._idle.set_result(None)
                 self._idle = None
+
+
+def _compiled(config: Config, choices: tuple[StageChoice, ...], unsafe: tuple[str, ...]) -> Pipeline:
+    """Compile; a plugin that reads its files now knows the setting that is wrong, and the configuration its line."""
+    try:
+        return compile_pipeline(choices, unsafe)
+    except ConfigError as error:
+        raise located(error, config.source) from error.__cause__
 
 
 def _notifier(config: Config, clock: Clock) -> Notifier | None:

@@ -206,6 +206,8 @@ class TimeTravel:
         """
         scope = self._scope(tenant)
         mine, all_parts = await self._store.totals(run_id, scope), await self._store.totals(run_id, None)
+        if not mine:
+            raise LedgerError(f"the ledger has no run {run_id!r}")
         parts = json_text(
             self._store, run_id, scope,
             complete=len(mine) == len(all_parts), summary=await self.run_summary(run_id, tenant=tenant),

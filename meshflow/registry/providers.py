@@ -83,7 +83,7 @@ class Shelf:
         """Return whether a plugin has a hook. An installed one is not made for that: unwanted, it needs no settings."""
         if name in self.given:
             return hook in self.provider(name).hooks
-        return hook in declared_hooks(name, self._class(name, ""))
+        return hook in declared_hooks(name, self.plugin_type(name, ""))
 
     def provider(self, name: str, where: str = "") -> Provider:
         """Return a plugin by name, made once; ``where`` is the setting that asked for it."""
@@ -97,7 +97,7 @@ class Shelf:
         if key not in self._made:
             if name in self.given:
                 raise ConfigError(f"the plugin {name!r} was handed in by the application and cannot be set per tenant")
-            plugin_type = self._class(name, f"tenants.{tenant}")
+            plugin_type = self.plugin_type(name, f"tenants.{tenant}")
             settings = plugin_settings(self.config, name, plugin_type, tenant=tenant)
             self._made[key] = self._provide(key, plugin_type, settings, self.found[name], tenant)
         return self._made[key]
@@ -110,7 +110,8 @@ class Shelf:
         """Return the plugin classes imported so far, by name."""
         return dict(self._classes)
 
-    def _class(self, name: str, where: str) -> type[Plugin[Any]]:
+    def plugin_type(self, name: str, where: str) -> type[Plugin[Any]]:
+        """Return a plugin's class, imported when first asked for."""
         if name not in self._classes:
             if name not in self.found:
                 raise ConfigError(_unknown(name, self.names), where=where)
@@ -121,7 +122,7 @@ class Shelf:
         given = self.given.get(name)
         if given is not None:
             return Provider(name, given, hooks_of(name, given), IN_PROCESS, "", _digest_settings(given.settings))
-        plugin_type = self._class(name, where)
+        plugin_type = self.plugin_type(name, where)
         settings = plugin_settings(self.config, name, plugin_type)
         return self._provide(name, plugin_type, settings, self.found[name], None)
 

@@ -113,9 +113,9 @@ class WitnessState:
     def refused(self, one: Refused) -> None:
         """Keep a checkpoint that did not fit, up to some number for each log; within ``changing``."""
         self._connection.execute(
-            "INSERT OR IGNORE INTO refused SELECT NULL, ?1, ?2, ?3, ?4 "
-            "WHERE (SELECT count(*) FROM refused WHERE origin = ?1) < ?5",
-            (*one, _MOST_REFUSED),
+            "INSERT OR IGNORE INTO refused SELECT NULL, ?, ?, ?, ? "
+            "WHERE (SELECT count(*) FROM refused WHERE origin = ?) < ?",
+            (*one, one.origin, _MOST_REFUSED),
         )
 
     def heads(self) -> dict[str, Head]:

@@ -92,7 +92,8 @@ def test_a_bundle_that_does_not_hold_ends_with_1_and_says_why(shell: Shell, ledg
         path.write_bytes(broken)
         done = shell("verify", "b", "--key", "held/keys", "--json")
         assert (done.code, done.document["valid"], done.document["checked"]) == (1, False, [])
-    assert shell("verify", "nowhere", "--key", "held/keys").code == 1
+    assert (done := shell("verify", "nowhere", "--key", "held/keys")).code == 2
+    assert done.err == "meshflow: nowhere: No such file or directory\n"
 
 
 def test_options_that_do_not_belong_together_are_refused(shell: Shell, ledger: Path) -> None:

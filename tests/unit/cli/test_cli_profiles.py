@@ -116,7 +116,7 @@ def test_the_schema_of_manifests_is_printed(shell: Shell) -> None:
 
 
 def test_a_report_is_printed_and_written(shell: Shell, ledger: Path) -> None:
-    done = shell("report", "hipaa", "--html", "out.html", "--out", "out.json")
+    done = shell("report", "hipaa", "--html", "out.html", "--output", "out.json")
     assert done.code == 1  # nobody showed a credential
     assert "45 CFR 164.312(d)" in done.out
     assert "VIOLATED" in done.out
@@ -177,7 +177,7 @@ def test_a_report_compares_with_what_was_kept_outside(shell: Shell, ledger: Path
     )
     wrong = shell.write("wrong.txt", note.replace("\n", "\nx", 1))
     assert shell("report", "hipaa", "--checkpoint", str(wrong)).code == 4
-    assert shell("report", "hipaa", "--checkpoint", "nowhere.txt").code == 1
+    assert shell("report", "hipaa", "--checkpoint", "nowhere.txt").code == 2
 
 
 @pytest.mark.parametrize(

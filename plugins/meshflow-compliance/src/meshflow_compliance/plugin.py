@@ -58,10 +58,19 @@ class CompliancePlugin(Plugin[ComplianceSettings]):
         """
         with self._lock:
             if self._packs is None:
-                packs = tuple(find_pack(use.use, use.given, self.host.base) for use in self.settings.uses)
+                packs = tuple(self._pack(index) for index in range(len(self.settings.uses)))
                 self._composition = compose(list(enumerate(packs)))
                 self._packs = packs
             return self._packs
+
+    def _pack(self, index: int) -> Pack:
+        use = self.settings.uses[index]
+        try:
+            return find_pack(use.use, use.given, self.host.base)
+        except ConfigError as error:
+            if error.where or error.path != "profiles":
+                raise
+            raise ConfigError(error.problem, path=f"profiles[{index}]") from None
 
     def demands(self, wiring: Wiring) -> Iterable[Demand]:
         """Yield what the active packs need of the pipeline and do not find."""
