@@ -50,12 +50,12 @@ def check_workflow(
     wf = _read(file, allow_imports)
     if code is not None or hosts:
         from meshflow.workflow.calls import target
-        from meshflow.workflow.run.launch import every_node, found_for
+        from meshflow.workflow.run.resolve import every_node, found_for
 
         with stdout_kept_clean(options.as_json):
             registry = _registry(code or (), hosts)
-        for node, plan in every_node(wf.plan, registry):
-            found_for(node, plan, lambda one: target(one, registry))
+        for placed in every_node(wf.plan, registry):
+            found_for(placed, lambda one: target(one, registry))
     document = {"file": str(file), "name": wf.name, "digest": wf.digest, "nodes": list(wf.nodes)}
     if options.as_json:
         print_json(document)

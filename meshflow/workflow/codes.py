@@ -21,5 +21,6 @@ CODES: dict[str, str] = {
     "workflow.state_type": "A state variable would become a value of another type than its first.",
     "workflow.timeout": "The run did not end in limits.timeout_ms.",
     "workflow.too_deep": "Workflows run deeper in each other than is allowed.",
+    "workflow.too_large": "What a node is given, or the run gives, is together more than a workflow carries.",
     "workflow.undone": "What the run did was undone when it ended, so it is not gone on with.",
 }

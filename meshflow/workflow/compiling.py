@@ -18,6 +18,7 @@ from meshflow.workflow.topology import Topology
 
 _NODE = "nodes."
 _ITEM = {"item": "any", "index": "whole"}
+_OUTPUT = {"output": "any"}
 
 
 class Compiler:
@@ -42,6 +43,14 @@ class Compiler:
     def _item_scope(self) -> Scope:
         return Scope({**self._variables(), **_ITEM})
 
+    @cached_property
+    def _undo_scope(self) -> Scope:
+        return Scope({**self._variables(), **_OUTPUT})
+
+    @cached_property
+    def _item_undo_scope(self) -> Scope:
+        return Scope({**self._variables(), **_ITEM, **_OUTPUT})
+
     def _variables(self) -> dict[str, str]:
         variables = {"input": "any", "run.id": "text", "run.workflow": "text"}
         variables.update({f"state.{name}": kind for name, kind in self.state_types.items()})
@@ -54,7 +63,7 @@ class Compiler:
     def node(self, node: PlannedNode, *, item: bool = False) -> PlannedNode:
         """Return the node with its templates compiled; those of what a map does may read ``item`` and ``index``."""
         spec, path = node.spec, node.path
-        compile_one: Compile = self._compile_item if item else self._compile
+        compile_one: Compile = self._item_scope.compile if item else self._scope.compile
         own = frozenset({node.name})
         given = None
         if "input" in spec.model_fields_set:
@@ -64,7 +73,8 @@ class Compiler:
         undo = None
         if spec.compensate is not None and "input" in spec.compensate.model_fields_set:
             place = (*path, "compensate", "input")
-            undo = self._template(spec.compensate.input, place, node.name, self._compile, own)
+            compile_undo: Compile = self._item_undo_scope.compile if item else self._undo_scope.compile
+            undo = self._template(spec.compensate.input, place, node.name, compile_undo, frozenset() if item else own)
         each = None if node.each is None else self.node(node.each, item=True)
         return replace(node, input=given, texts=texts, sets=sets, undo=undo, each=each)
 
@@ -89,16 +99,10 @@ class Compiler:
         """Return the template of what the run gives, if there is one."""
         if "output" not in self._document.model_fields_set:
             return None
-        return self._template(self._document.output, (*self._root, "output"), None, self._compile)
-
-    def _compile(self, source: str) -> Expression:
-        return self._scope.compile(source)
-
-    def _compile_item(self, source: str) -> Expression:
-        return self._item_scope.compile(source)
+        return self._template(self._document.output, (*self._root, "output"), None, self._scope.compile)
 
     def _set(self, name: str, data: Any, path: SettingPath, node: str) -> Template:
-        template = self._template(data, path, node, self._compile, frozenset({node}))
+        template = self._template(data, path, node, self._scope.compile, frozenset({node}))
         if name not in self.state_types:
             self._problems.append(Problem(path, unknown("state variable", name, self.state_types)))
         return template

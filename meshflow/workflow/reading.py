@@ -139,7 +139,10 @@ class Reader:
         for wrong, reason in (
             (each.kind == "map", "a map may not hold a map; use a subgraph around it"),
             (each.spec.set is not None, "what an item would set, the next would set again; use set beside over"),
-            (each.spec.compensate is not None, "compensate stands beside over, for all items together"),
+            (
+                each.spec.compensate is not None and spec.compensate is not None,
+                "compensate stands beside over, for all items together, or in do, for each; not in both",
+            ),
         ):
             if wrong:
                 self.problems.append(Problem(place, reason))
@@ -147,12 +150,7 @@ class Reader:
 
     def _check_node(self, spec: Node, path: SettingPath) -> None:
         problems = self.problems
-        if spec.retry is not None and spec.retry.max_attempts > 1 and not spec.idempotent and spec.risk != "read_only":
-            message = (
-                "a failed attempt may have had its effect; set idempotent: true (or risk: read_only) if doing it twice "
-                "is as good as once, or remove retry"
-            )
-            problems.append(Problem((*path, "retry"), message))
+        self._check_retry(spec, path)
         if isinstance(spec, MapNode | SubgraphNode):
             for key in sorted(_OF_ONE_STEP & spec.model_fields_set):
                 problems.append(Problem((*path, key), f"belongs to what the {spec.kind} runs, not to the {spec.kind}"))
@@ -170,7 +168,16 @@ class Reader:
         if undo is not None:
             self._check_undo(undo, (*path, "compensate"))
 
+    def _check_retry(self, spec: Node | CompensationNode, path: SettingPath) -> None:
+        if spec.retry is not None and spec.retry.max_attempts > 1 and not spec.idempotent and spec.risk != "read_only":
+            message = (
+                "a failed attempt may have had its effect; set idempotent: true (or risk: read_only) if doing it twice "
+                "is as good as once, or remove retry"
+            )
+            self.problems.append(Problem((*path, "retry"), message))
+
     def _check_undo(self, undo: CompensationNode, path: SettingPath) -> None:
+        self._check_retry(undo, path)
         own, other = ("call", "tool") if undo.kind == "python" else ("tool", "call")
         if getattr(undo, own) is None:
             self.problems.append(Problem(path, f"kind {undo.kind} needs {own}"))

@@ -72,11 +72,11 @@ class AgentCall:
             run.cost_micro_usd += micro_usd
             run.tokens += self.ended.tokens
 
-    def halted(self, halt: Halt) -> Halt:
-        """Return how the node ended: as the agent did, where the agent was denied."""
+    def final(self) -> Halt | None:
+        """Return how the node ended where the agent was denied: as the agent did, and it is not tried again."""
         if self.ended is not None and self.ended.status.value == "denied":
             return Halt(NodeStatus.DENIED, self.ended.code, self.ended.reason)
-        return halt
+        return None
 
 
 def _labels(runtime: StepRuntime, tenant: str, result: Any) -> TaintLabels | None:

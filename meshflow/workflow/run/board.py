@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from meshflow.facts import TaintLabels
 from meshflow.workflow.compiling import type_of
 from meshflow.workflow.expressions import EvaluationError
-from meshflow.workflow.plain import NOTHING, Plain, plain
+from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan
 from meshflow.workflow.result import NodeStatus
 from meshflow.workflow.topology import Arrow
@@ -34,17 +34,27 @@ class Trace(NamedTuple):
 
 
 class Halt(Exception):
-    """A node ends without an output, with a status and a code."""
+    """A node ends without an output, with a status and a code; ``executed`` where it has had its effect anyhow."""
 
     def __init__(
-        self, status: NodeStatus, code: str, reason: str, approvals: tuple[str, ...] = (), node: str = ""
-    ) -> None:
+        self, status: NodeStatus, code: str, reason: str, approvals: tuple[str, ...] = (), node: str = "",
+        executed: bool = False,
+    ) -> None:  # fmt: skip
         self.status = status
         self.code = code
         self.reason = reason
         self.approvals = approvals
         self.node = node
+        self.executed = executed
         super().__init__(f"{code}: {reason}")
+
+
+def joined(values: Mapping[str, Any]) -> Plain:
+    """Return several values as one; EvaluationError where together they are more than a workflow carries."""
+    try:
+        return plain(values)
+    except NotPlainError as error:
+        raise EvaluationError("too_large", str(error)) from None
 
 
 class Cell:
@@ -130,7 +140,7 @@ class Board:
                 traces.append(self._state_traces.get(rest, Trace()))
             elif root == "input":
                 traces.append(self._trace)
-            elif extra is not None and root in ("item", "index"):
+            elif extra is not None and root in ("item", "index", "output"):
                 traces.append(extra)
         return Trace().join(traces)
 
@@ -144,21 +154,24 @@ class Board:
         trace = self.trace(names)
         if len(sources) == 1:
             return data[names[0]], trace
-        return plain({name.split(".")[1]: value.value for name, value in data.items()}), trace
+        return joined({name.split(".")[1]: value.value for name, value in data.items()}), trace
 
     def begin(self) -> list[str]:
         """Return the nodes to begin with."""
         return list(self.plan.shape.starts)
 
-    def complete(self, name: str, value: Plain, trace: Trace, withheld: str = "") -> list[str]:
-        """Take a node's output, set its state, decide its arrows, and return the nodes that are ready now.
-
-        Halt where that cannot be decided, or a loop has come to its bound; it names the node that is to blame.
-        """
+    def put(self, name: str, value: Plain, trace: Trace, withheld: str = "") -> None:
+        """Take a node's output and set its state; Halt where a variable cannot be set."""
         cell = self.cells[name]
         cell.value, cell.trace, cell.withheld = value, trace, withheld
         cell.status = NodeStatus.COMPLETED
         self._set_state(name)
+
+    def follow(self, name: str) -> list[str]:
+        """Decide the arrows that leave a node whose output is there, and return the nodes that are ready now.
+
+        Halt where that cannot be decided, or a loop has come to its bound; it names the node that is to blame.
+        """
         back = self.plan.shape.back.get(name)
         if back is not None and self._holds(back, name):
             return self._again(name, back)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from meshflow.errors import ConfigError
 from meshflow.workflow.calls import Target, same
@@ -15,22 +15,14 @@ from meshflow.workflow.plain import NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan, PlannedNode
 from meshflow.workflow.result import NodeStatus
 from meshflow.workflow.run.agents import AgentCall, is_agent, pause_in
-from meshflow.workflow.run.board import Cell, Halt, Trace
-from meshflow.workflow.run.schedule import Schedule, ending, waiting, worst
+from meshflow.workflow.run.board import Cell, Halt, Trace, joined
+from meshflow.workflow.run.schedule import WITHHELD, Schedule, ending, waiting, worst
 from meshflow.workflow.run.steps import Call, Done, Run
+from meshflow.workflow.run.undo import Undo
 from meshflow.workflow.spec.nodes import AgentNode, MapNode, SubgraphNode
 
 MAX_DEPTH = 16
 _AGENT = Target(same, "agent")
-
-
-class Undo(NamedTuple):
-    """A node that has completed and can be undone."""
-
-    execution: Execution
-    node: PlannedNode
-    step_id: str
-    done: Done
 
 
 class Execution(Schedule):
@@ -45,10 +37,28 @@ class Execution(Schedule):
         self._undos = undos
         self._depth = depth
 
-    def completed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
+    def executed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
         """Note a node that can be undone."""
-        if node.spec.compensate is not None:
-            self._undos.append(Undo(self, node, self._id(node, cell), done))
+        self._note_undo(node, cell, done, self._id(node, cell), node.spec.runtime or self.runtime)
+
+    def _note_undo(
+        self, node: PlannedNode, cell: Cell, done: Done, step_id: str, runtime: str | None,
+        extra: Mapping[str, Plain] | None = None, item: Trace | None = None,
+    ) -> None:  # fmt: skip
+        """Note what undoes a node, with what it is to be given: later rounds of a loop put out other things."""
+        if node.spec.compensate is None:
+            return
+        given, trace, problem = done.value, done.trace, None
+        try:
+            if node.undo is not None:
+                names = node.undo.names
+                given = node.undo.render(self.board.data(names, {**(extra or {}), "output": done.value}))
+                trace = self.board.trace(names, done.trace.join((item,) if item is not None else ()))
+            if done.withheld and (node.undo is None or "output" in node.undo.names):
+                raise EvaluationError("output_unavailable", f"the output of {node.name} {done.withheld}")
+        except EvaluationError as error:
+            problem = Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"input: {error}")
+        self._undos.append(Undo(cell, f"{self.prefix}{node.name}", step_id, node, given, trace, runtime, problem))
 
     async def run_node(self, node: PlannedNode, cell: Cell) -> Done:
         """Run a node and return its output; Halt where it ends without one."""
@@ -84,14 +94,14 @@ class Execution(Schedule):
             if node.kind not in ("human", "http"):
                 return plain(given.value), trace
             texts = {key: text.render(self.board.data(text.names, extra)).value for key, text in node.texts.items()}
-            traces = [self.board.trace(text.names, item) for text in node.texts.values()]
+            trace = trace.join(self.board.trace(text.names, item) for text in node.texts.values())
+            if node.kind == "human":
+                return joined({"ask": str(texts["ask"]).strip(), "input": given.value}), trace
+            method = getattr(node.spec, "method", "GET")
+            body = given.value if node.input is not None else None
+            return joined({"method": method, **texts, "body": body}), trace
         except EvaluationError as error:
             raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"input: {error}") from None
-        if node.kind == "human":
-            return plain({"ask": str(texts["ask"]).strip(), "input": given.value}), trace.join(traces)
-        method = getattr(node.spec, "method", "GET")
-        body = given.value if node.input is not None else None
-        return plain({"method": method, **texts, "body": body}), trace.join(traces)
 
     async def _take(self, node: PlannedNode, cell: Cell, given: Plain, trace: Trace, step_id: str) -> Done:
         return await self._step(node, node, cell, given, trace, step_id, node.spec.runtime or self.runtime)
@@ -118,11 +128,11 @@ class Execution(Schedule):
         for number in count(1):
             asked = AgentCall(agent, self.run.runtimes[runtime], checkpoint)
             step_id = call.step_id if number == 1 else f"{call.step_id}~{number}"
-            taken = replace(call, step_id=step_id, target=replace(_AGENT, handler=asked.handler()))
+            taken = replace(call, step_id=step_id, target=replace(_AGENT, handler=asked.handler()), final=asked.final)
             try:
                 done = await self.run.take(taken, cell, runtime)
             except Halt as halt:
-                raise asked.halted(halt) from None
+                raise asked.final() or halt from None
             finally:
                 asked.settle(self.run, cell)
             pause = pause_in(done.value.value)
@@ -189,6 +199,7 @@ class Execution(Schedule):
                     done[place] = await self._item(node, each, cell, items[place], place, source, f"{step_id}[{place}]")
                 except Halt as halt:
                     halts.append(halt)
+                    halt.executed = False  # the map has not; its items are noted one by one
                     failed = failed or halt.status is not NodeStatus.PAUSED  # others go on while one waits
 
         await _gathered(work, min(spec.concurrency, len(items)))
@@ -230,8 +241,16 @@ class Execution(Schedule):
         runtime = each.spec.runtime or node.spec.runtime or self.runtime
         try:
             if isinstance(each.spec, SubgraphNode):
-                return await self._inner(each, each.spec, own, given, trace, step_id, runtime)
-            return await self._step(node, each, own, given, trace, step_id, runtime)
+                done = await self._inner(each, each.spec, own, given, trace, step_id, runtime)
+            else:
+                done = await self._step(node, each, own, given, trace, step_id, runtime)
+        except Halt as halt:
+            if halt.executed:
+                self._note_undo(each, cell, WITHHELD, step_id, runtime, extra, source)
+            raise
+        else:
+            self._note_undo(each, cell, done, step_id, runtime, extra, source)
+            return done
         finally:
             cell.step_ids += own.step_ids
             cell.attempts += own.attempts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -16,16 +16,16 @@ from meshflow.record import Status
 from meshflow.step import NodeInput
 from meshflow.workflow.calls import Target, same
 from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
-from meshflow.workflow.plan import Plan, PlannedNode
+from meshflow.workflow.plan import Plan
 from meshflow.workflow.registry import Registry
 from meshflow.workflow.result import NodeResult, NodeStatus, RunStatus, WorkflowResult
 from meshflow.workflow.run.board import Cell, Halt, Trace
-from meshflow.workflow.run.execution import Execution, Undo
-from meshflow.workflow.run.memory import Memory, NoMemory, memory_of
+from meshflow.workflow.run.execution import Execution
+from meshflow.workflow.run.memory import LedgerMemory, Memory, NoMemory, memory_of
+from meshflow.workflow.run.resolve import definition_digest, resolve
 from meshflow.workflow.run.schedule import ending, waiting
 from meshflow.workflow.run.steps import Call, Done, Run, Stop
-from meshflow.workflow.run.undo import compensate
-from meshflow.workflow.spec.nodes import SubgraphNode
+from meshflow.workflow.run.undo import Undo, compensate
 
 if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
@@ -74,8 +74,7 @@ class Launch:
                 retry_failed=self.retry_failed,
                 on_node=self.on_node,
             )
-            for node, plan in every_node(self.plan, run.registry):
-                _resolve(node, plan, run)
+            resolve(self.plan, run)
             return await _Launched(self, run, given, runtime).go()
 
     @asynccontextmanager
@@ -108,12 +107,20 @@ class _Launched:
                 await self._admit()
             done = await self._start()
         except Halt as halt:
-            return self._result(RunStatus(halt.status.value), halt, {}, halt.approvals)
+            return self._result(RunStatus(halt.status.value), halt, self._not_begun(halt), halt.approvals)
         undos: list[Undo] = []
         execution = Execution(self._run, self._plan, done.value, done.trace, undos)
         await self._watched(execution)
         execution.close()
         return await self._end(execution, undos)
+
+    def _not_begun(self, halt: Halt) -> Mapping[str, NodeResult]:
+        """Return the nodes of a run that ended, or waits, before the first of them."""
+        execution = Execution(self._run, self._plan, NOTHING, Trace(), [])
+        if halt.status is not NodeStatus.PAUSED:
+            self._run.stop = Stop(halt.status, halt.code, halt.reason)
+        execution.close()
+        return execution.results()
 
     async def _admit(self) -> None:
         """Ask the gates who goes on with the run: only what their tenant may see is gone on with."""
@@ -130,7 +137,7 @@ class _Launched:
     async def _start(self) -> Done:
         """Take the input in as a step of its own: gates see it once, and its labels and its record begin there."""
         run, plan = self._run, self._plan
-        step_id = start_id(plan)
+        step_id = start_id(plan, run.registry)
         if self._launch.resume:
             if await run.memory.recall(step_id) is None:
                 raise ConfigError(
@@ -138,14 +145,22 @@ class _Launched:
                     "go on with the one that it began with",
                     where="resume",
                 )
-            run.undone = bool(getattr(run.memory, "undone", False))
-            if run.undone and self._launch.retry_failed:
-                raise ConfigError(f"run {run.run_id!r} was undone, so nothing of it is tried again", where="resume")
+            self._remembered(run.memory)
         call = Call(START, step_id, _SAME, self._given, Trace())
         done = await run.take(call, self._ends, None)
         if done.withheld:
             raise LedgerError(f"the input of run {run.run_id!r} {done.withheld}; pass a memory that holds it")
         return done
+
+    def _remembered(self, memory: Memory) -> None:
+        """Take over what is known of the run as a whole, where it is read from the ledger."""
+        run = self._run
+        if not isinstance(memory, LedgerMemory):
+            return
+        run.undone, run.counted = memory.undone, True
+        run.cost_micro_usd, run.tokens, run.steps = memory.spent
+        if memory.undone and not memory.partly_undone and self._launch.retry_failed:
+            raise ConfigError(f"run {run.run_id!r} was undone, so nothing of it is tried again", where="resume")
 
     async def _watched(self, execution: Execution) -> None:
         """Run, until the time is up or someone asks to cancel."""
@@ -201,14 +216,10 @@ class _Launched:
                 halt = refused
         status = RunStatus.COMPLETED if halt is None else RunStatus(halt.status.value)
         if halt is not None and undos and _is_to_be_undone(status, halt.code):
-            failed = await compensate(undos)
-            if failed:
-                halt = Halt(
-                    halt.status,
-                    halt.code,
-                    f"{halt.reason}; {failed} of {len(undos)} could not be undone",
-                    node=halt.node,
-                )
+            undone = await compensate(self._run, undos)
+            if undone.failed:
+                reason = f"{halt.reason}; {undone.failed} of {len(undos)} could not be undone"
+                halt = Halt(halt.status, halt.code, reason, tuple(undone.approvals), halt.node)
         return self._result(status, halt, execution.results(), waiting(cells.values()), done.value)
 
     def _result(
@@ -225,7 +236,7 @@ class _Launched:
             reason=halt.reason if halt is not None else "",
             node=halt.node if halt is not None else "",
             nodes=nodes,
-            approvals=approvals or (halt.approvals if halt is not None else ()),
+            approvals=tuple(dict.fromkeys((*approvals, *(halt.approvals if halt is not None else ())))),
             cost_micro_usd=run.cost_micro_usd,
             tokens=run.tokens,
             steps=run.steps,
@@ -237,12 +248,12 @@ def _is_to_be_undone(status: RunStatus, code: str) -> bool:
     return status in _UNDONE and (code == "approval.rejected" or not code.startswith(_UNCLEAR))
 
 
-def start_id(plan: Plan) -> str:
+def start_id(plan: Plan, registry: Registry) -> str:
     """Return the id of a run's first step, which says by which definition it began.
 
     In the id and not in the metadata: those pass redaction, to which a digest may look like a number of somebody's.
     """
-    return f"{START}.{plan.digest[:32]}"
+    return f"{START}.{definition_digest(plan, registry)[:32]}"
 
 
 def _named(runtime: StepRuntime, others: Mapping[str, StepRuntime]) -> dict[str | None, StepRuntime]:
@@ -260,58 +271,3 @@ def checked_input(plan: Plan, value: Any) -> Plain:
         if problem:
             raise ConfigError(problem, where="input", path=dotted((*plan.root, "input", "schema")))
     return given
-
-
-def every_node(plan: Plan, registry: Registry, depth: int = 0) -> Iterator[tuple[PlannedNode, Plan]]:
-    """Yield each node of a workflow and of those within it, also those that are registered."""
-    for node in plan.nodes.values():
-        for one in (node,) if node.each is None else (node, node.each):
-            yield one, plan
-            inner = one.inner
-            if isinstance(one.spec, SubgraphNode) and one.spec.ref is not None and depth < 8:
-                try:
-                    inner = registry.find("workflow", one.spec.ref).plan
-                except ConfigError as error:
-                    raise ConfigError(error.problem, where=plan.where(one.path)) from None
-                if inner.document.limits is not None:
-                    message = f"workflow {shown(one.spec.ref)} has limits of its own, which hold for whole runs only"
-                    raise ConfigError(message, where=plan.where(one.path))
-            if inner is not None:
-                yield from every_node(inner, registry, depth + 1)
-
-
-def found_for(node: PlannedNode, plan: Plan, find: Callable[[PlannedNode], object]) -> None:
-    """Find what a node calls; ConfigError says where in the file the name stands that nothing goes by."""
-    if node.kind in ("map", "subgraph"):
-        return
-    try:
-        find(node)
-    except ConfigError as error:
-        raise ConfigError(error.problem, where=plan.where(node.path), path=dotted(node.path)) from None
-
-
-def _resolve(node: PlannedNode, plan: Plan, run: Run) -> None:
-    """Find what a node needs, before anything runs."""
-    where = plan.where(node.path)
-    found_for(node, plan, run.target)
-    if node.spec.compensate is not None:
-        try:
-            run.undo_target(node)
-        except ConfigError as error:
-            raise ConfigError(error.problem, where=where, path=dotted((*node.path, "compensate"))) from None
-    name = node.spec.runtime
-    if name is not None and name not in run.runtimes:
-        given = sorted(str(one) for one in run.runtimes if one is not None)
-        message = f"no runtime {shown(name)} is given (there are {', '.join(given) or 'none'}); pass it in runtimes="
-        raise ConfigError(message, where=where, path=dotted((*node.path, "runtime")))
-    for profile in node.spec.profiles or ():
-        if profile not in _profiles(run.runtimes[name]):
-            message = f"needs the compliance profile {shown(profile)}, which its runtime does not enforce"
-            raise ConfigError(message, where=where, path=dotted((*node.path, "profiles")))
-
-
-def _profiles(runtime: StepRuntime) -> tuple[str, ...]:
-    """Return the profiles that a runtime's base enforces, by the names under which they were set."""
-    section = runtime.config.sections.get("profiles")
-    listed = section if isinstance(section, list | tuple) else () if section is None else (section,)
-    return tuple(str(one.get("use")) if isinstance(one, Mapping) else str(one) for one in listed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from meshflow.errors import ConfigError, LedgerError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
@@ -28,7 +28,8 @@ class StepMemo:
     """How the last attempt at a step ended: completed, denied, failed, paused, or ``begun`` where nobody knows.
 
     ``doubt`` says why ``value`` is not what the step put out, and is empty where it is. ``labels`` are names of an
-    origin and a confidentiality. A memo is JSON, for whoever keeps it.
+    origin and a confidentiality. ``executed`` says that a step which did not complete has had its effect. A memo is
+    JSON, for whoever keeps it.
     """
 
     step_id: str
@@ -44,6 +45,7 @@ class StepMemo:
     tokens: int = 0
     origin: str | None = None
     confidentiality: str | None = None
+    executed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; ``StepMemo(**memo)`` is the way back."""
@@ -85,21 +87,35 @@ class NoMemory:
         """Keep nothing."""
 
 
+class Spent(NamedTuple):
+    """What all attempts at a run's steps have used, those of agents within it too."""
+
+    cost_micro_usd: int = 0
+    tokens: int = 0
+    steps: int = 0
+
+
+NOTHING_SPENT = Spent()
+
+
 class LedgerMemory(NoMemory):
     """Remembers what the ledger holds of a run, read once.
 
     The ledger keeps outputs as they were redacted. Where that may differ from what the step put out, ``doubt`` says so.
     """
 
-    def __init__(self, memos: Mapping[str, StepMemo]) -> None:
+    def __init__(self, memos: Mapping[str, StepMemo], spent: Spent = NOTHING_SPENT) -> None:
         self._memos = memos
+        self.spent = spent
 
     @classmethod
     async def read(cls, ledger: ReplayLedger, run_id: str, tenant: str | None) -> LedgerMemory:
         """Read what the ledger holds of a run."""
         memos: dict[str, StepMemo] = {}
+        spent = NOTHING_SPENT
         for step in await ledger.get_run(run_id, tenant=tenant):
             memo = _memo(step)
+            spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens, spent.steps + 1)
             known = memos.get(memo.step_id)
             # What has completed stays so: a later attempt was somebody's who was refused.
             if known is None or (known.status != "completed" and memo.attempt >= known.attempt):
@@ -109,7 +125,7 @@ class LedgerMemory(NoMemory):
             known = memos.get(step_id)
             if known is None or (known.status != "completed" and known.attempt < attempt):
                 memos[step_id] = StepMemo(step_id, BEGUN, attempt, kind=intent["node_kind"])
-        return cls(memos)
+        return cls(memos, spent)
 
     async def recall(self, step_id: str) -> StepMemo | None:
         """Return how the step ended last, or None where it has not begun."""
@@ -119,6 +135,11 @@ class LedgerMemory(NoMemory):
     def undone(self) -> bool:
         """Whether anything that the run did has been undone, or begun to be."""
         return any(step_id.endswith(UNDO) for step_id in self._memos)
+
+    @property
+    def partly_undone(self) -> bool:
+        """Whether something was to be undone and could not be."""
+        return any(memo.status != "completed" for step_id, memo in self._memos.items() if step_id.endswith(UNDO))
 
     def __len__(self) -> int:
         return len(self._memos)
@@ -145,6 +166,7 @@ def _memo(step: Mapping[str, Any]) -> StepMemo:
         tokens=step["tokens"],
         origin=origin,
         confidentiality=confidentiality,
+        executed=status == "denied" and step["executed"],
     )
 
 

@@ -8,16 +8,17 @@ from collections import deque
 from collections.abc import Iterable
 
 from meshflow.workflow.expressions import EvaluationError
-from meshflow.workflow.plain import NOTHING, Plain, plain
+from meshflow.workflow.plain import NOTHING, Plain
 from meshflow.workflow.plan import Plan, PlannedNode
 from meshflow.workflow.result import NodeResult, NodeStatus
-from meshflow.workflow.run.board import Board, Cell, Halt, Trace
+from meshflow.workflow.run.board import Board, Cell, Halt, Trace, joined
 from meshflow.workflow.run.steps import Done, Run, Stop
 
 _STOPPING = (NodeStatus.DENIED, NodeStatus.FAILED, NodeStatus.LIMIT_REACHED)
 _WORST_FIRST = (
     NodeStatus.DENIED, NodeStatus.FAILED, NodeStatus.LIMIT_REACHED, NodeStatus.CANCELLED, NodeStatus.PAUSED,
 )  # fmt: skip
+WITHHELD = Done(NOTHING, Trace(), "was withheld")
 
 
 class Schedule(ABC):
@@ -38,8 +39,8 @@ class Schedule(ABC):
         """Run a node and return its output; Halt where it ends without one."""
 
     @abstractmethod
-    def completed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
-        """Take note of a node that completed, before anything follows from it."""
+    def executed(self, node: PlannedNode, cell: Cell, done: Done) -> None:
+        """Take note of a node that has had its effect, before anything follows from it."""
 
     async def go(self) -> None:
         """Run until nothing is ready and nothing runs. What became of it stands on the board, and in ``run.stop``.
@@ -71,32 +72,31 @@ class Schedule(ABC):
                 self.cancel()
 
     def close(self) -> None:
-        """Mark what will not run any more, now that the run has ended."""
+        """Mark what will not run any more, now that the run has ended, or this workflow in it."""
         stop = self.run.stop
+        if stop is None and not self._closing:
+            return
+        reason = f"the run ended first: {stop.code}" if stop is not None else "the workflow around it ended first"
         for cell in self.board.cells.values():
-            if stop is not None and cell.status in (NodeStatus.PENDING, NodeStatus.RUNNING):
-                cell.status = NodeStatus.CANCELLED
-                cell.code, cell.reason = "workflow.run_ended", f"the run ended first: {stop.code}"
+            if cell.status in (NodeStatus.PENDING, NodeStatus.RUNNING):
+                cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, "workflow.run_ended", reason
 
     def output(self) -> Done:
         """Return what the workflow gives, once it has run; Halt where an expression has no value."""
-        template = self.plan.output
-        if template is not None:
-            try:
-                value = template.render(self.board.data(template.names))
-            except EvaluationError as error:
-                raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"output: {error}") from None
-            return Done(value, self.board.trace(template.names))
-        ends = [name for name in self.plan.shape.ends if self.board.cells[name].status is NodeStatus.COMPLETED]
-        names = [f"nodes.{name}.output" for name in ends]
         try:
-            data = self.board.data(names)
+            return self._output()
         except EvaluationError as error:
             raise Halt(NodeStatus.FAILED, f"workflow.{error.cause}", f"output: {error}") from None
-        trace = self.board.trace(names)
-        if len(self.plan.shape.ends) == 1:
-            return Done(data[names[0]] if names else NOTHING, trace)
-        return Done(plain({name: data[f"nodes.{name}.output"].value for name in ends}), trace)
+
+    def _output(self) -> Done:
+        board, template, ends = self.board, self.plan.output, self.plan.shape.ends
+        if template is not None:
+            return Done(template.render(board.data(template.names)), board.trace(template.names))
+        names = {name: f"nodes.{name}.output" for name in ends if board.cells[name].status is NodeStatus.COMPLETED}
+        data, trace = board.data(names.values()), board.trace(names.values())
+        if len(ends) == 1:
+            return Done(data[names[ends[0]]] if names else NOTHING, trace)
+        return Done(joined({name: data[key].value for name, key in names.items()}), trace)
 
     def results(self) -> dict[str, NodeResult]:
         """Return how each node stands, in order."""
@@ -143,6 +143,8 @@ class Schedule(ABC):
             done = await self.run_node(self.plan.nodes[name], cell)
             self._ready.extend(self._complete(name, done))
         except Halt as halt:
+            if halt.executed:
+                self.executed(self.plan.nodes[name], cell, WITHHELD)
             self._halted(name, cell, halt)
         except asyncio.CancelledError:
             stop = self.run.stop
@@ -168,8 +170,11 @@ class Schedule(ABC):
     def _complete(self, name: str, done: Done) -> list[str]:
         cell = self.board.cells[name]
         cell.code = cell.reason = ""
-        self.completed(self.plan.nodes[name], cell, done)
-        return self.board.complete(name, done.value, done.trace, done.withheld)
+        try:
+            self.board.put(name, *done)
+        finally:
+            self.executed(self.plan.nodes[name], cell, done)  # whatever becomes of its state
+        return self.board.follow(name)
 
     def _halted(self, name: str, cell: Cell, halt: Halt) -> None:
         blamed = self.board.cells[halt.node] if halt.node else cell

@@ -16,6 +16,7 @@ from meshflow.workflow.calls import Target, noting, target, undo_target
 from meshflow.workflow.plain import NOTHING, NotPlainError, Plain, plain
 from meshflow.workflow.plan import PlannedNode
 from meshflow.workflow.registry import Registry
+from meshflow.workflow.repeat import repeatable
 from meshflow.workflow.result import NodeResult, NodeStatus
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.memory import BEGUN, Memory, StepMemo, with_handed
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 _HALTS = {Status.DENIED: NodeStatus.DENIED, Status.FAILED: NodeStatus.FAILED, Status.PAUSED: NodeStatus.PAUSED}
+_ENDED = ("denied", "failed")
 _ONCE = Retry(max_attempts=1)
 _TRUSTED = TaintLabels()
 # Failures that say nothing about the handler: trying again would not help, or would hide them.
@@ -42,18 +44,24 @@ class Done(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Why a run starts nothing any more; ``hard`` also cancels what runs."""
+    """Why a run starts nothing any more."""
 
     status: NodeStatus
     code: str
     reason: str
     node: str = ""
-    hard: bool = False
+
+
+def _not_final() -> Halt | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One step to be taken: what it calls, what it is given, and what is set for it."""
+    """One step to be taken: what it calls, what it is given, and what is set for it.
+
+    ``final`` says how it really ended where its handler runs steps of its own and one of them was denied.
+    """
 
     node_id: str
     step_id: str
@@ -63,11 +71,15 @@ class Call:
     spec: Node = _PLAIN_NODE
     ask: str | None = None
     undoing: bool = False
+    final: Callable[[], Halt | None] = _not_final
 
 
 @dataclass(slots=True)
 class Run:
-    """What all nodes of a run share: who acts, what governs them, what they may use, and what they have used."""
+    """What all nodes of a run share: who acts, what governs them, what they may use, and what they have used.
+
+    ``counted`` says that what was used before the run was resumed is in the sums already.
+    """
 
     run_id: str
     registry: Registry
@@ -81,6 +93,7 @@ class Run:
     on_node: Callable[[NodeResult], None] | None = None
     stop: Stop | None = None
     undone: bool = False
+    counted: bool = False
     cost_micro_usd: int = 0
     tokens: int = 0
     steps: int = 0
@@ -91,6 +104,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.limits.concurrency)
+
+    @property
+    def base(self) -> StepRuntime:
+        """The runtime that governs every step."""
+        return self.runtimes[None]
 
     def target(self, node: PlannedNode) -> Target:
         """Return what a node calls, found once."""
@@ -113,22 +131,40 @@ class Run:
             cell.attempts = max(cell.attempts, memo.attempt)
             if memo.status == "completed":
                 return self._recalled(call, memo, cell)
-            if memo.status in ("denied", "failed") and not self.retry_failed:
-                raise Halt(NodeStatus(memo.status), memo.code, memo.reason)
+            if memo.status in _ENDED and not self._tried_again(call, memo):
+                raise Halt(NodeStatus(memo.status), memo.code, memo.reason, executed=memo.executed)
         if self.undone and not call.undoing:
             raise Halt(NodeStatus.FAILED, "workflow.undone", "what the run did was undone, so it is not gone on with")
         policy = call.spec.retry or _ONCE
         attempt = 1 if memo is None else memo.attempt + (memo.status != "paused")
-        tries = 0
+        # A process that died between two tries had used some of them.
+        tries = memo.attempt if memo is not None and memo.status == "failed" and not self.retry_failed else 0
         while True:
             tries += 1
             outcome = await self._once(call, memo, attempt, cell, runtime)
-            if outcome.status is not Status.FAILED or tries >= policy.max_attempts or not _again(policy, outcome):
+            if tries >= policy.max_attempts or not self._may_repeat(call, outcome):
                 break
             wait_ms = min(policy.backoff_ms << min(tries - 1, 20), policy.max_backoff_ms)
             await asyncio.sleep(wait_ms / 1_000 * (1 - policy.jitter * random.random()))
             memo, attempt = None, attempt + 1
         return await self._ended(call, outcome, memo.approval_id if memo is not None else None)
+
+    def _tried_again(self, call: Call, memo: StepMemo) -> bool:
+        """Say whether a step that had ended is tried again: where that is asked for, or its process died between tries.
+
+        What was undone stays as it is, apart from what could not be undone.
+        """
+        if self.undone and not call.undoing:
+            return False
+        if self.retry_failed:
+            return True
+        policy = call.spec.retry or _ONCE
+        return memo.status == "failed" and memo.attempt < policy.max_attempts and _again(policy, memo.code)
+
+    def _may_repeat(self, call: Call, outcome: RuntimeOutcome) -> bool:
+        if outcome.status is not Status.FAILED or not outcome.recorded:
+            return False
+        return call.final() is None and _again(call.spec.retry or _ONCE, outcome.code)
 
     async def _once(
         self, call: Call, memo: StepMemo | None, attempt: int, cell: Cell, runtime: str | None
@@ -186,7 +222,7 @@ class Run:
         resume = memo is not None and memo.status == "paused"
         if ask is None and spec.needs_approval:
             ask = f"the workflow wants a person to approve {call.node_id}"
-        if memo is not None and memo.status == BEGUN and not (spec.idempotent or spec.risk == "read_only"):
+        if memo is not None and memo.status == BEGUN and not repeatable(spec, call.target.tool, self.base):
             ask = f"attempt {memo.attempt} has begun and its end is not on record: it may have had its effect"
         labels = call.trace.labels
         if resume and memo is not None:
@@ -230,13 +266,14 @@ class Run:
             try:
                 value = plain(outcome.output)
             except NotPlainError as error:
-                halt = Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error))
+                halt = Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error), executed=True)
         else:
             approval = outcome.approval_id
             if approval is None and outcome.status is Status.PAUSED:
                 approval = asked  # nobody has decided yet
             approvals = (approval,) if approval is not None else ()
-            halt = Halt(_HALTS[outcome.status], outcome.code, outcome.reason, approvals)
+            executed = outcome.status is Status.DENIED and outcome.record.executed
+            halt = Halt(_HALTS[outcome.status], outcome.code, outcome.reason, approvals, executed=executed)
         await self.memory.remember(_memo(call, outcome, value, halt))
         if halt is not None:
             raise halt
@@ -246,16 +283,17 @@ class Run:
         """Return what a step put out before this run was resumed; its labels come along, as reads would not."""
         cell.cost_micro_usd += memo.cost_micro_usd
         cell.tokens += memo.tokens
-        self.cost_micro_usd += memo.cost_micro_usd
-        self.tokens += memo.tokens
-        self.steps += 1
+        if not self.counted:
+            self.cost_micro_usd += memo.cost_micro_usd
+            self.tokens += memo.tokens
+            self.steps += 1
         trace = Trace((), self._labels(call, memo))
         if memo.doubt:
             return Done(NOTHING, trace, f"{memo.doubt}, so it cannot be read again")
         try:
             return Done(plain(memo.value), trace)
         except NotPlainError as error:
-            raise Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error)) from None
+            raise Halt(NodeStatus.FAILED, "workflow.output_not_plain", str(error), executed=True) from None
 
     def _labels(self, call: Call, memo: StepMemo) -> TaintLabels:
         """Return the labels of a step's output: those it read, and what its tool or kind adds.
@@ -264,7 +302,7 @@ class Run:
         """
         from meshflow.kernel.runtime import StepRuntime
 
-        runtime = self.runtimes[None]
+        runtime = self.base
         labels = memo.labels
         if not isinstance(runtime, StepRuntime):
             return labels
@@ -298,13 +336,12 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
         tokens=record.tokens,
         origin=origin,
         confidentiality=confidentiality,
+        executed=halt is not None and halt.executed,
     )
 
 
-def _again(policy: Retry, outcome: RuntimeOutcome) -> bool:
-    if not outcome.recorded or outcome.code.startswith(_NEVER_AGAIN):
-        return False
-    return policy.codes is None or outcome.code in policy.codes
+def _again(policy: Retry, code: str) -> bool:
+    return not code.startswith(_NEVER_AGAIN) and (policy.codes is None or code in policy.codes)
 
 
 def _micro(usd: float | None) -> int | None:

@@ -3,64 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from meshflow.workflow.expressions import EvaluationError
-from meshflow.workflow.plain import plain
+from meshflow.workflow.plain import Plain, plain
+from meshflow.workflow.plan import PlannedNode
 from meshflow.workflow.result import NodeStatus
-from meshflow.workflow.run.board import Cell, Halt
-from meshflow.workflow.run.execution import Undo
+from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.memory import UNDO
-from meshflow.workflow.run.steps import Call
+from meshflow.workflow.run.steps import Call, Run
 from meshflow.workflow.spec import Node
 from meshflow.workflow.spec.nodes import CompensationNode
 
 
-async def compensate(undos: Sequence[Undo]) -> int:
-    """Undo all, in reverse order, and return how many could not be; one that fails stops no other."""
-    failed = 0
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What undoes a node, or an item of a map, that has completed; made when it did.
+
+    ``cell`` is told how it went, ``problem`` says why there is nothing that it could be given.
+    """
+
+    cell: Cell
+    node_id: str
+    step_id: str
+    node: PlannedNode
+    given: Plain
+    trace: Trace
+    runtime: str | None = None
+    problem: Halt | None = None
+
+
+@dataclass(slots=True)
+class Undone:
+    """What came of undoing: how many could not be undone, and the approvals that some wait for."""
+
+    failed: int = 0
+    approvals: list[str] = field(default_factory=list)
+
+
+async def compensate(run: Run, undos: Sequence[Undo]) -> Undone:
+    """Undo all, in reverse order; one that fails stops no other."""
+    ended = Undone()
     for undo in reversed(undos):
-        failed += not await _undone(undo)
-    return failed
+        halt = await _undo(run, undo)
+        status = NodeStatus.COMPLETED if halt is None else halt.status
+        if halt is not None:
+            ended.failed += 1
+            ended.approvals += halt.approvals
+            undo.cell.approvals += halt.approvals
+            undo.cell.reason = f"it could not be undone: {halt}"
+        if halt is not None or undo.cell.undone is None:
+            undo.cell.undone = status
+    return ended
 
 
-async def _undone(undo: Undo) -> bool:
-    cell = undo.execution.board.cells[undo.node.name]
+async def _undo(run: Run, undo: Undo) -> Halt | None:
     spec = undo.node.spec.compensate
     if spec is None:
-        return True
+        return None
+    if undo.problem is not None:
+        return undo.problem
     own = Cell(0)
     try:
-        await undo.execution.run.take(_call(undo, spec), own, undo.node.spec.runtime or undo.execution.runtime)
+        await run.take(_call(run, undo, spec), own, undo.runtime)
     except Halt as halt:
-        status, why = halt.status, f"{halt.code}: {halt.reason}"
-        cell.approvals += halt.approvals
-    except EvaluationError as error:
-        status, why = NodeStatus.FAILED, f"workflow.{error.cause}: {error}"
-    else:
-        status, why = NodeStatus.COMPLETED, ""
+        return halt
     finally:
-        cell.cost_micro_usd += own.cost_micro_usd
-        cell.tokens += own.tokens
-    if why:
-        cell.reason = f"it could not be undone: {why}"
-    if why or cell.undone is None:
-        cell.undone = status
-    return not why
+        undo.cell.cost_micro_usd += own.cost_micro_usd
+        undo.cell.tokens += own.tokens
+    return None
 
 
-def _call(undo: Undo, spec: CompensationNode) -> Call:
-    board = undo.execution.board
-    given, trace = undo.done.value, undo.done.trace
-    template = undo.node.undo
-    if template is not None:
-        given, trace = template.render(board.data(template.names)), board.trace(template.names)
-    elif undo.done.withheld:
-        raise EvaluationError("output_unavailable", f"the output of {undo.node.name} {undo.done.withheld}")
+def _call(run: Run, undo: Undo, spec: CompensationNode) -> Call:
     settings = Node(
-        action=spec.action, risk=spec.risk, timeout_ms=spec.timeout_ms, agent_id=undo.node.spec.agent_id,
-        labels=undo.node.spec.labels,
+        action=spec.action, risk=spec.risk, idempotent=spec.idempotent, timeout_ms=spec.timeout_ms, retry=spec.retry,
+        agent_id=undo.node.spec.agent_id, labels=undo.node.spec.labels,
     )  # fmt: skip
     return Call(
-        f"{undo.execution.prefix}{undo.node.name}{UNDO}", f"{undo.step_id}{UNDO}",
-        undo.execution.run.undo_target(undo.node), plain(given.value), trace, spec=settings, undoing=True,
+        f"{undo.node_id}{UNDO}", f"{undo.step_id}{UNDO}", run.undo_target(undo.node), plain(undo.given.value),
+        undo.trace, spec=settings, undoing=True,
     )  # fmt: skip

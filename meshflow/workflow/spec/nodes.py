@@ -162,10 +162,16 @@ class CompensationNode(Part):
     kind: Literal["python", "tool"]
     call: Name | None = Field(None, description="Name of the function, for kind python.")
     tool: Name | None = Field(None, description="Name of the tool, for kind tool.")
-    input: Any = Field(None, description="What it is given; without it the output of the node that it undoes.")
+    input: Any = Field(
+        None,
+        description="What it is given: data in which ${{ }} holds expressions, and ${{ output }} is what the node put "
+        "out. Made when the node completes; without it that output.",
+    )
     action: Name | None = Field(None, description="What the step does, for policies and risk.")
     risk: Tier | None = Field(None, description="Least risk tier of the step.")
-    timeout_ms: Milliseconds | None = Field(None, description="Milliseconds for it.")
+    idempotent: bool | None = Field(None, description="Whether undoing twice is as good as once.")
+    timeout_ms: Milliseconds | None = Field(None, description="Milliseconds for one attempt.")
+    retry: Retry | None = Field(None, description="When a failed attempt is followed by another.")
 
 
 Node.model_rebuild()
