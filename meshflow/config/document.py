@@ -37,6 +37,19 @@ def check_scalar(value: bool | int | float | str | None) -> str | None:
     return None
 
 
+def _indent(node: yaml.ScalarNode) -> int:
+    """Return by how much the lines of a block are indented, 0 for another text."""
+    first = next((line for line in node.value.split("\n") if line.strip()), "")
+    text, at = node.start_mark.buffer, node.start_mark.pointer
+    if node.style != "|" or not first or text is None:
+        return 0
+    while (at := text.find("\n", at) + 1) > 0:
+        line = text[at : text.find("\n", at)].rstrip("\r\0")
+        if line.strip():
+            return max(0, len(line) - len(first))
+    return 0
+
+
 class _Composer(yaml.SafeLoader):
     """SafeLoader's composer, which stops at a depth and a count instead of at the end of the stack."""
 
@@ -58,12 +71,16 @@ class _Composer(yaml.SafeLoader):
 def read_yaml(text: str, name: str, environ: Mapping[str, str] | None, *, columns: bool = False) -> tuple[Any, Source]:
     """Return the document's value and where each part of it stands; ConfigError for anything but one plain document.
 
-    Without ``environ`` a ``${NAME}`` is text like any other. With ``columns`` places have a column besides their line.
+    Without ``environ`` a ``${NAME}`` is text like any other. With ``columns`` places have a column besides their line,
+    and only ``true`` and ``false`` are truth values: nothing says of data whether ``off`` was meant as a word.
     """
     if len(text) > MAX_TEXT:
         raise ConfigError(f"more than {MAX_TEXT} characters", where=name)
     node = _compose(text, name, columns)
     builder = _Builder(name, environ, columns)
+    if columns:
+        mark = node.start_mark if node is not None else None
+        builder.lines[()], builder.columns[()] = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
     value = None if node is None else builder.build(node, ())
     source = Source(name, builder.lines, builder.variables, columns=builder.columns, texts=builder.texts)
     raise_problems(builder.problems, source)
@@ -129,7 +146,7 @@ class _Builder:
             if isinstance(node, yaml.ScalarNode):
                 # In a block ("|" or ">") the text begins in the line after the mark, and indented.
                 mark = node.start_mark
-                self.texts[path] = TextMark(mark.line + 1, mark.column + 1, node.style or "")
+                self.texts[path] = TextMark(mark.line + 1, mark.column + 1, node.style or "", _indent(node))
         return self.build(node, path)
 
     def _enter(self, node: yaml.Node, path: SettingPath) -> None:
@@ -202,6 +219,10 @@ class _Builder:
         if kind == "null" and text in ("", "~", "null"):
             return None
         if kind == "bool" and text in _BOOLS:
+            if self._with_columns and text not in ("true", "false"):
+                read = str(_BOOLS[text]).lower()
+                message = f"YAML reads {shown(node.value)} as {read}; write {read}, or put the word in quotes"
+                self.problems.append(Problem(path, message))
             return _BOOLS[text]
         if kind in ("int", "float"):
             return self._number(node, path, kind)

@@ -51,11 +51,12 @@ def leaves(value: Any, path: SettingPath = ()) -> Iterator[tuple[SettingPath, An
 
 
 class TextMark(NamedTuple):
-    """Where a single value begins: its line and column, and the quotes or the block sign before it, if any."""
+    """Where a single value begins: its line and column, the quotes or the block sign before it, a block's indent."""
 
     line: int
     column: int
     style: str
+    indent: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,7 +100,7 @@ class Source:
         if mark is None or line < 1 or column < 1 or mark.style == ">":
             return self.where(path)
         if mark.style == "|":
-            return f"{self.name}:{mark.line + line}"
+            return f"{self.name}:{mark.line + line}:{mark.indent + column}"
         if line > 1:
             return self.where(path)
         return f"{self.name}:{mark.line}:{mark.column + len(mark.style) + column - 1}"

@@ -66,7 +66,7 @@ class WorkflowDefinition:
     @classmethod
     def _of(cls, value: Any, source: Source, allow_imports: bool) -> WorkflowDefinition:
         if not isinstance(value, Mapping):
-            raise ConfigError("should be a mapping with nodes and edges", where=source.name)
+            raise ConfigError("should be a mapping with nodes and edges", where=source.where(()))
         reader = Reader(source, allow_imports)
         plan = reader.workflow(value)
         raise_problems(reader.problems, source)

@@ -75,7 +75,7 @@ def topology(
         problems.append(Problem(places[number], f"{_path(cycle)} is a circle; mark the edge that leads back with loop"))
         return None
     sources = tuple(node for node in nodes if node not in reaching)
-    _check_starts(sources, leaving, start, len(nodes), root, problems)
+    _check_starts(nodes, sources, leaving, start, root, problems)
     shape = Topology(tuple(order), sources, leaving, reaching)
     back: dict[str, Arrow] = {}
     bodies: dict[str, frozenset[str]] = {}
@@ -163,17 +163,19 @@ def _path(nodes: Sequence[str]) -> str:
 
 
 def _check_starts(
-    sources: Sequence[str], leaving: Mapping[str, tuple[Arrow, ...]], start: Sequence[str] | None, count: int,
+    nodes: Sequence[str], sources: Sequence[str], leaving: Mapping[str, tuple[Arrow, ...]], start: Sequence[str] | None,
     root: SettingPath, problems: list[Problem],
 ) -> None:  # fmt: skip
     if start is None:
         for node in sources:
-            if count > 1 and node not in leaving:
+            if len(nodes) > 1 and node not in leaving:
                 message = "no edge leads to it or from it; add one, or name it in start if it is to run beside the rest"
                 problems.append(Problem((*root, "nodes", node), message))
         return
     for name in start:
-        if name not in sources:
+        if name not in nodes:
+            problems.append(Problem((*root, "start"), f"{unknown('node', name, nodes)}: {shown(name)}"))
+        elif name not in sources:
             message = f"{shown(name)} has an edge that leads to it; start names nodes that nothing leads to"
             problems.append(Problem((*root, "start"), message))
     for node in sources:

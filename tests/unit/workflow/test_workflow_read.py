@@ -56,7 +56,7 @@ def problem(text: str) -> str:
     [
         ("kind: python", "kind: pyton", "workflow:13:10: nodes.each.do.kind: unknown kind of node (did you mean"),
         ("tool: search", "tol: search", "workflow:6:5: nodes.fetch.tol: unknown setting (did you mean tool?)"),
-        ("tool: search", "tool: off", "nodes.fetch.tool: should be text (YAML reads off, no and false as false"),
+        ("tool: search", "tool: off", "workflow:6:5: nodes.fetch.tool: YAML reads 'off' as false; write false, or"),
         ("risk: irreversible", "risk: irreversable", "workflow:21:5: nodes.publish.risk: should be"),
         ("risk: irreversible", "risk: irreversable", "(did you mean irreversible?)"),
         ("to: publish", "to: publsh", "edges[2].to: unknown node (did you mean publish?): 'publsh'"),
@@ -76,7 +76,7 @@ def problem(text: str) -> str:
         ("  each:\n", "  in:\n", "the name of a node is a word of CEL"),
         ("  each:\n", "  ea-ch:\n", "is letters, digits and underscores"),
         ("${{ nodes.fetch.output.items }}", "${{ nodes.fetch", "${{ is never closed"),
-        ("max_attempts: 3", "max_attempts: yes", "should be a number, not true"),
+        ("max_attempts: 3", "max_attempts: true", "should be a number, not true"),
         ("kind: transform", "kind: transform\n    start: x", "nodes.judge.start: unknown setting"),
         ("do: {kind: python, call: score}", "do: {kind: python}", "nodes.each.do: needs call or import"),
         ("do: {kind: python, call: score}", "do: {kind: map, over: [1], do: {}}", "nodes.each.do.do.kind: is required"),
@@ -87,7 +87,31 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, expected: str) ->
     assert old in GOOD
     text = problem(GOOD.replace(old, new, 1))
     assert expected in text
-    assert re.match(r"workflow:\d+(:\d+)?: ", text)
+    assert all(re.match(r"workflow:\d+:\d+: ", line) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("\n\n", "1:1"),
+        ("- a\n", "1:1"),
+        ("# a remark\nname: x\n", "2:1"),
+        ("nodes: [\n  a: {\n", "3:1"),
+        ("nodes:\n  a: {kind: transform}\n---\nnodes: {}\n", "3:1"),
+        ("nodes:\n  a: {kind: transform, input: !!binary aGk=}\n", "2:31"),
+        ("nodes:\n  a: {kind: transform, input: .nan}\n", "2:31"),
+        ("start: b\nnodes:\n  a: {kind: transform}\n", "1:1"),
+        ("input: {schema: {type: strin}}\nnodes:\n  a: {kind: transform}\n", "1:9"),
+        ("nodes:\n  a:\n    kind: transform\n    input: |\n      what is\n      ${{ inpt }}\n", "6:11"),
+        ("nodes:\n  a:\n    kind: transform\n    input: |2\n        deep ${{ inpt }}\n", "5:18"),
+        ("nodes:\n  a:\n    kind: transform\n    input: >\n      folded\n      ${{ inpt }}\n", "4:5"),
+        ("output: '${{ nodes.b.output }}'\nnodes:\n  a: {kind: transform}\n", "1:21"),
+        ("state: {a-b: 1}\nnodes:\n  a: {kind: transform}\n", "1:9"),
+        ("nodes:\n  a: {kind: http, url: 'file:///etc/passwd'}\n", "2:19"),
+    ],
+)  # fmt: skip
+def test_every_mistake_has_a_line_and_a_column(text: str, place: str) -> None:
+    assert problem(text).startswith(f"workflow:{place}: ")
 
 
 def test_the_column_of_an_expression_is_that_within_its_line() -> None:
@@ -213,9 +237,12 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
 
 def test_yes_and_no_and_norway_stay_what_they_are_or_are_refused() -> None:
     wf = WorkflowDefinition.from_yaml(
-        "nodes:\n  a: {kind: transform, input: {land: 'NO', on_: yes, when: 2026-01-01}}\n"
+        "nodes:\n  a: {kind: transform, input: {land: 'NO', on_: true, when: 2026-01-01}}\n"
     )
     assert wf.to_mapping()["nodes"]["a"]["input"] == {"land": "NO", "on_": True, "when": "2026-01-01"}
+    for word in ("NO", "off", "yes", "On"):
+        text = problem(f"nodes:\n  a:\n    kind: transform\n    input: {{land: {word}}}\n")
+        assert re.match(rf"workflow:4:13: nodes\.a\.input\.land: YAML reads '{word}' as (true|false); write", text)
     assert "YAML reads the key 'no' as true or false" in problem("nodes:\n  no: {kind: transform}\n")
 
 
