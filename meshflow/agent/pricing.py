@@ -48,7 +48,7 @@ class Pricing:
     A call of a FallbackModel may cost what the dearest of its models may.
     """
 
-    def __init__(self, model: Model, price: TokenPrice | None) -> None:
+    def __init__(self, model: Model, price: TokenPrice | None, *, where: str = "Agent") -> None:
         self._models = _asked(model)
         self._price = price if price is not None else FREE if all(map(_offline, self._models)) else None
         for one in self._models if self._price is None else ():
@@ -56,7 +56,7 @@ class Pricing:
                 raise ConfigError(
                     f"nobody knows the price of model {one.model_id!r}; give it with price=TokenPrice(input, output) "
                     "in USD for a million tokens",
-                    where="Agent",
+                    where=where,
                 )
 
     def bound(self, request_bytes: int, max_tokens: int) -> Decimal:

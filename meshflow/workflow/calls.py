@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -28,11 +29,13 @@ Handler: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a step calls and how records name it."""
+    """What a step calls and how records name it; ``estimate`` says what it may cost, given its input."""
 
     handler: Handler
     kind: str
     tool: str | None = None
+    action: str | None = None
+    estimate: Callable[[Any], tuple[Decimal, int]] | None = None
 
 
 def target(node: PlannedNode, registry: Registry) -> Target:
@@ -46,7 +49,7 @@ def target(node: PlannedNode, registry: Registry) -> Target:
     if isinstance(spec, AgentNode):
         return Target(_agent(registry.find("agent", spec.agent)), spec.step_kind)
     if isinstance(spec, ModelNode):
-        return Target(_function(registry.find("model", spec.model)), spec.step_kind)
+        return _model(spec, registry)
     if isinstance(spec, HttpNode):
         from meshflow.workflow.http_call import requester
 
@@ -147,6 +150,22 @@ def _agent(agent: Any) -> Handler:
         return answer.output
 
     return ask
+
+
+def _model(spec: ModelNode, registry: Registry) -> Target:
+    """Return what asks a model: the function that was registered, or a request to one of pydantic-ai's models."""
+    named = ":" in spec.model or spec.model == "test"
+    found = spec.model if named and not registry.has("model", spec.model) else registry.find("model", spec.model)
+    if callable(found):
+        given = sorted({"instructions", "max_tokens"} & spec.model_fields_set)
+        if given or spec.model in registry.prices:
+            what = " and ".join(given) or "a price"
+            raise ConfigError(f"model {spec.model!r} is a function, which takes no {what}")
+        return Target(_function(found), spec.step_kind)
+    from meshflow.agent.ask import ModelCall
+
+    call = ModelCall(found, price=registry.prices.get(spec.model), max_tokens=spec.max_tokens)
+    return Target(call, spec.step_kind, action=call.model_id, estimate=call.estimate)
 
 
 def _is_async(function: Any) -> bool:

@@ -12,7 +12,7 @@ from meshflow.config.source import SettingPath, Source
 from meshflow.workflow.expressions import Expression, ExpressionError, Scope, about
 from meshflow.workflow.plan import PlannedNode
 from meshflow.workflow.spec import Document, Edge
-from meshflow.workflow.spec.nodes import HttpNode, HumanNode, MapNode
+from meshflow.workflow.spec.nodes import HttpNode, HumanNode, MapNode, ModelNode
 from meshflow.workflow.template import Compile, Template, TemplateError
 from meshflow.workflow.topology import Topology
 
@@ -148,6 +148,8 @@ def _texts(spec: Any) -> Mapping[str, Any]:
         return {"over": spec.over}
     if isinstance(spec, HumanNode):
         return {"ask": spec.ask}
+    if isinstance(spec, ModelNode) and spec.instructions is not None:
+        return {"instructions": spec.instructions}
     if isinstance(spec, HttpNode):
         return {"url": spec.url} if spec.headers is None else {"url": spec.url, "headers": spec.headers}
     return {}

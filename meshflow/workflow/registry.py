@@ -11,6 +11,7 @@ from meshflow.config.source import shown
 from meshflow.errors import ConfigError
 
 if TYPE_CHECKING:
+    from meshflow.agent.pricing import TokenPrice
     from meshflow.workflow.definition import WorkflowDefinition
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,8 +23,8 @@ class Registry:
 
     A function takes the node's input and returns its output; a tool takes its arguments by name. Both may be async, and
     return ``Metered`` to say what they cost. An agent has ``async run(input)`` (what it returns may have an ``output``)
-    or is such a function itself; so is a model. Functions that installed packages offer under the entry point group
-    ``meshflow.workflow.functions`` need no registration.
+    or is such a function itself. A model is such a function, or one of pydantic-ai's. Functions that installed packages
+    offer under the entry point group ``meshflow.workflow.functions`` need no registration.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Registry:
             "function": {}, "tool": {}, "agent": {}, "model": {}, "workflow": {}, "server": {},
         }  # fmt: skip
         self.hosts: set[str] = set()
+        self.prices: dict[str, TokenPrice] = {}
 
     @overload
     def function(self, function: F, /, *, name: str | None = None) -> F: ...
@@ -52,8 +54,15 @@ class Registry:
         """Register an agent."""
         self._add("agent", name, agent)
 
-    def model(self, name: str, model: Callable[[Any], Any]) -> None:
-        """Register a model."""
+    def model(self, name: str, model: Any, *, price: TokenPrice | None = None) -> None:
+        """Register a model: a function from prompt to answer, or a model of pydantic-ai, by its name or as an object.
+
+        ``price`` is that of a pydantic-ai model whose price is not listed, or is another for you.
+        """
+        if price is not None:
+            if self.prices.get(name, price) != price:
+                raise ConfigError(f"there is a price of model {name!r} already; give one", where="Registry")
+            self.prices[name] = price
         self._add("model", name, model)
 
     def workflow(self, name: str, workflow: WorkflowDefinition) -> None:
@@ -73,7 +82,14 @@ class Registry:
         for what, known in other._known.items():
             for name, thing in known.items():
                 self._add(what, name, thing)
+        for name, price in other.prices.items():
+            if self.prices.setdefault(name, price) != price:
+                raise ConfigError(f"there is a price of model {name!r} already; give one", where="Registry")
         self.hosts |= other.hosts
+
+    def has(self, what: str, name: str) -> bool:
+        """Say whether code has registered something under a name."""
+        return name in self._known[what]
 
     def find(self, what: str, name: str) -> Any:
         """Return what goes by a name; ConfigError says which names there are."""

@@ -91,12 +91,14 @@ class Execution(Schedule):
                 given, trace = extra["item"], item or Trace()
             else:
                 given, trace = self.board.default_input(node.name)
-            if node.kind not in ("human", "http"):
+            if node.kind == "map" or not node.texts:
                 return plain(given.value), trace
             texts = {key: text.render(self.board.data(text.names, extra)).value for key, text in node.texts.items()}
             trace = trace.join(self.board.trace(text.names, item) for text in node.texts.values())
             if node.kind == "human":
                 return joined({"ask": str(texts["ask"]).strip(), "input": given.value}), trace
+            if node.kind == "model":
+                return joined({"instructions": str(texts["instructions"]).strip(), "prompt": given.value}), trace
             method = getattr(node.spec, "method", "GET")
             body = given.value if node.input is not None else None
             return joined({"method": method, **texts, "body": body}), trace

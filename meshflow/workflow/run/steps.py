@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshflow.errors import ConfigError
@@ -199,8 +200,8 @@ class Run:
 
     def _hold(self, call: Call) -> tuple[int, int]:
         """Set aside what the step may use; Halt where the run's cap would be passed."""
-        usd = call.spec.estimate_usd
-        micro_usd, tokens = 0 if usd is None else to_micro_usd(usd), call.spec.estimate_tokens or 0
+        usd, tokens = _estimate(call)
+        micro_usd = 0 if usd is None else to_micro_usd(usd)
         limits = self.limits
         if not call.undoing:
             for what, cap, used, asked in (
@@ -233,21 +234,22 @@ class Run:
             )
             labels = least if labels is None else labels.join(least)
         notes: dict[str, Any] = {}
+        usd, tokens = _estimate(call)
         return NodeInput(
             node_id=call.node_id,
             input=call.given.value,
             handler=noting(call.target.handler, notes),
             kind=call.target.kind,
             tool=call.target.tool,
-            action=spec.action,
+            action=spec.action or call.target.action,
             run_id=self.run_id,
             step_id=call.step_id,
             attempt=attempt,
             agent_id=spec.agent_id or self.agent_id,
             credential=self.credential,
             tenant=self.tenant,
-            estimate_usd=spec.estimate_usd,
-            estimate_tokens=spec.estimate_tokens or 0,
+            estimate_usd=usd,
+            estimate_tokens=tokens,
             risk=spec.risk,
             idempotent=spec.idempotent,
             labels=_TRUSTED if labels is None and not call.trace.reads and call.node_id[0] != "@" else labels,
@@ -342,6 +344,16 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
 
 def _again(policy: Retry, code: str) -> bool:
     return not code.startswith(_NEVER_AGAIN) and (policy.codes is None or code in policy.codes)
+
+
+def _estimate(call: Call) -> tuple[Decimal | float | None, int]:
+    """Return what a step may cost: what the file says, and never less than what its target says."""
+    usd: Decimal | float | None = call.spec.estimate_usd
+    tokens = call.spec.estimate_tokens or 0
+    if call.target.estimate is None:
+        return usd, tokens
+    least_usd, least_tokens = call.target.estimate(call.given.value)
+    return max(least_usd, Decimal(str(usd or 0))), max(least_tokens, tokens)
 
 
 def _micro(usd: float | None) -> int | None:

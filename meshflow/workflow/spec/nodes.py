@@ -6,7 +6,19 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from meshflow.workflow.spec.base import AtOnce, Attempts, Milliseconds, Name, Names, Part, Rounds, Share, Tokens, Usd
+from meshflow.workflow.spec.base import (
+    AnswerTokens,
+    AtOnce,
+    Attempts,
+    Milliseconds,
+    Name,
+    Names,
+    Part,
+    Rounds,
+    Share,
+    Tokens,
+    Usd,
+)
 
 Tier = Literal["read_only", "internal", "external_io", "irreversible"]
 OriginName = Literal["trusted", "user", "tool", "external"]
@@ -100,11 +112,18 @@ class AgentNode(Node):
 
 
 class ModelNode(Node):
-    """Asks a model that code registered; its input is the prompt."""
+    """Asks a model; its input is the prompt."""
 
     step_kind = "model"
     kind: Literal["model"]
-    model: Name = Field(description="Name of the model, as it was registered.")
+    model: Name = Field(
+        description="Name under which code registered it, or a model of pydantic-ai such as openai:gpt-5; test is one "
+        "that asks nobody."
+    )
+    instructions: str | None = Field(
+        None, min_length=1, description="What the model is told before the prompt; ${{ }} puts data into it."
+    )
+    max_tokens: AnswerTokens = Field(4_096, description="Most tokens of the answer; an answer that is cut off fails.")
 
 
 class HttpNode(Node):
