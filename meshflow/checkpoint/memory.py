@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointStore,
+    Claim,
     Saved,
     ThreadKey,
     Write,
+    in_use,
     moved_on,
     not_the_same,
     target_taken,
@@ -39,6 +41,21 @@ class _Space:
             del self.blobs[pair]
 
 
+class _Claim:
+    """An entry in the set of the threads that runs have."""
+
+    lost = False
+
+    def __init__(self, claimed: set[tuple[str, str]], thread: tuple[str, str]) -> None:
+        self._claimed = claimed
+        self._thread: tuple[str, str] | None = thread
+
+    async def release(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._claimed.discard(thread)
+
+
 class MemoryCheckpoints:
     """A checkpoint store for tests, and for runs that need not survive the process. It holds bytes, as others do."""
 
@@ -47,6 +64,7 @@ class MemoryCheckpoints:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spaces: dict[ThreadKey, _Space] = {}
+        self._claimed: set[tuple[str, str]] = set()
 
     async def put(
         self,
@@ -78,6 +96,15 @@ class MemoryCheckpoints:
             kept = self._spaces.setdefault(key, _Space()).writes.setdefault(checkpoint_id, {})
             for write in writes:
                 kept.setdefault((write.task_id, write.channel, write.index), write)
+
+    async def claim(self, tenant: str, thread_id: str) -> Claim:
+        """Take a thread for one run."""
+        thread = (tenant, thread_id)
+        with self._lock:
+            if thread in self._claimed:
+                raise in_use(thread_id)
+            self._claimed.add(thread)
+        return _Claim(self._claimed, thread)
 
     async def get(self, key: ThreadKey, checkpoint_id: str | None = None) -> Saved | None:
         """Return a checkpoint, or the newest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from meshflow.checkpoint import statements as sql
+from meshflow.checkpoint.session_claim import HeldClaim, SessionClaims
 from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointError,
     CheckpointStore,
+    Claim,
     Saved,
     ThreadKey,
     Write,
@@ -47,9 +50,14 @@ class PostgresCheckpoints:
         self._pid = os.getpid()
         self._opening: asyncio.Lock | None = None
         self._pool: Any = None
+        self._claims: SessionClaims | None = None
 
     async def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(self._loop.submit(work))
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it to its end, also if the caller is cancelled meanwhile."""
+        return await asyncio.shield(asyncio.wrap_future(self._loop.submit(work)))
 
     def blocking(self) -> CheckpointStore:
         """Return the same store for a caller without an event loop: it waits where it is called."""
@@ -72,6 +80,16 @@ class PostgresCheckpoints:
         columns = [list(column) for column in zip(*rows, strict=True)]
         if columns:
             await self._do(self._fetch(sql.PUT_WRITES, *_here(key), checkpoint_id, *columns))
+
+    async def claim(self, tenant: str, thread_id: str) -> Claim:
+        """Take a thread for one run, by an advisory lock of a session that the store keeps for that."""
+        claim = _Claim(self)
+        try:
+            await self._finish(claim.take(tenant, thread_id))
+        except BaseException:  # a caller who was cancelled gets no claim, so nobody would let go of it
+            await claim.release()
+            raise
+        return claim
 
     async def get(self, key: ThreadKey, checkpoint_id: str | None = None) -> Saved | None:
         """Return a checkpoint, or the newest."""
@@ -121,7 +139,7 @@ class PostgresCheckpoints:
 
     async def _opened(self) -> Any:
         if self._pid != os.getpid():  # a fork takes connections along that are its parent's
-            self._pool, self._opening, self._pid = None, None, os.getpid()
+            self._pool, self._opening, self._claims, self._pid = None, None, None, os.getpid()
         if self._pool is None:
             self._opening = self._opening or asyncio.Lock()
             async with self._opening:
@@ -131,8 +149,18 @@ class PostgresCheckpoints:
 
     async def _close(self) -> None:
         pool, self._pool, self._opening = self._pool, None, None
+        claims, self._claims = self._claims, None
+        if claims is not None:
+            await claims.close()
         if pool is not None:
             await pool.close()
+
+    async def session_claims(self) -> SessionClaims:
+        """Return the claims of this process, on the store's own loop."""
+        await self._opened()
+        if self._claims is None:
+            self._claims = SessionClaims(self._url, self._schema)
+        return self._claims
 
     def _in_schema(self, statement: str) -> str:
         return statement.replace("meshflow.", f"{self._schema}.")
@@ -215,6 +243,41 @@ class _Blocking(PostgresCheckpoints):
 
     async def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run(work)
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.submit(work).result()
+
+
+class _Claim:
+    """A thread that a run has in this store. Its steps are done on the store's loop, one behind the other."""
+
+    def __init__(self, store: PostgresCheckpoints) -> None:
+        self._store = store
+        self._order = asyncio.Lock()
+        self._held: HeldClaim | None = None
+        self._claims: SessionClaims | None = None
+
+    @property
+    def lost(self) -> bool:
+        return self._held is not None and self._held.lost
+
+    async def take(self, tenant: str, thread_id: str) -> None:
+        async with self._order:
+            self._claims = await self._store.session_claims()
+            try:
+                self._held = await self._claims.take(tenant, thread_id)
+            except _errors() as error:
+                raise _failed(error) from error
+
+    async def release(self) -> None:
+        await self._store._finish(self._given_back())
+
+    async def _given_back(self) -> None:
+        async with self._order:
+            held, self._held = self._held, None
+            if held is not None and self._claims is not None:
+                with contextlib.suppress(*_errors()):  # a session that fails here has ended, and its locks with it
+                    await self._claims.give_back(held)
 
 
 async def _open(url: str, size: int, schema: str, tables: str) -> Any:

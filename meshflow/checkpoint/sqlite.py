@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meshflow.checkpoint.file_claim import FileClaims
 from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointStore,
+    Claim,
     Saved,
     ThreadKey,
     Write,
@@ -59,6 +62,7 @@ class SqliteCheckpoints:
     def __init__(self, path: str | Path = "meshflow_checkpoints.db") -> None:
         self.path = Path(path)
         self._worker = SqliteWorker(partial(_connect, self.path))
+        self._claims = FileClaims(Path(f"{os.path.abspath(self.path)}-claims"))
 
     async def _do(self, work: Any, *arguments: Any, writes: bool = True) -> Any:
         return await asyncio.wrap_future(self._submit(work, *arguments, writes=writes))
@@ -84,6 +88,10 @@ class SqliteCheckpoints:
     async def put_writes(self, key: ThreadKey, checkpoint_id: str, writes: Sequence[Write]) -> None:
         """Add what a task did."""
         await self._do(_put_writes, key, checkpoint_id, writes)
+
+    async def claim(self, tenant: str, thread_id: str) -> Claim:
+        """Take a thread for one run, by a lock on a file beside the store's own."""
+        return self._claims.take(tenant, thread_id)
 
     async def get(self, key: ThreadKey, checkpoint_id: str | None = None) -> Saved | None:
         """Return a checkpoint, or the newest."""
@@ -126,11 +134,12 @@ class SqliteCheckpoints:
 
     async def aclose(self) -> None:
         """Finish what was handed in, and close the file."""
-        await asyncio.to_thread(self._worker.close)
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Do the same for a blocking caller."""
         self._worker.close()
+        self._claims.close()
 
 
 class _Blocking(SqliteCheckpoints):
@@ -139,6 +148,7 @@ class _Blocking(SqliteCheckpoints):
     def __init__(self, store: SqliteCheckpoints) -> None:
         self.path = store.path
         self._worker = store._worker
+        self._claims = store._claims
 
     async def _do(self, work: Any, *arguments: Any, writes: bool = True) -> Any:
         return self._submit(work, *arguments, writes=writes).result()

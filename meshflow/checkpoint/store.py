@@ -73,6 +73,19 @@ class Saved:
     writes: tuple[Write, ...]
 
 
+class Claim(Protocol):
+    """A thread that one run has to itself, until it lets go or its process ends."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended before it was released, so that another run may have the thread by now."""
+        ...
+
+    async def release(self) -> None:
+        """Let go of the thread; once is enough, and again is no error."""
+        ...
+
+
 @runtime_checkable
 class CheckpointStore(Protocol):
     """Keeps checkpoints. ``immediate`` stores never wait, so that graphs run on them without an event loop.
@@ -100,6 +113,14 @@ class CheckpointStore(Protocol):
 
     async def put_writes(self, key: ThreadKey, checkpoint_id: str, writes: Sequence[Write]) -> None:
         """Add what a task did after a checkpoint, all or nothing."""
+        ...
+
+    async def claim(self, tenant: str, thread_id: str) -> Claim:
+        """Take a thread for one run, so that no node of it runs twice at the same time; never waits for another's.
+
+        CheckpointConflictError while a run of this or of any other process has it. A claim ends with its process,
+        however that ends, so that another may go on at once. The thread need not be there yet.
+        """
         ...
 
     async def get(self, key: ThreadKey, checkpoint_id: str | None = None) -> Saved | None:
@@ -156,6 +177,22 @@ def moved_on(key: ThreadKey, after: str, newest: str) -> CheckpointConflictError
     return CheckpointConflictError(
         f"thread {key.thread_id!r} has moved on: the newest checkpoint is {newest or 'none'!r}, not "
         f"{after or 'none'!r}; another run works on this thread"
+    )
+
+
+def in_use(thread_id: str) -> CheckpointConflictError:
+    """Return the error for a claim on a thread that somebody has."""
+    return CheckpointConflictError(
+        f"another run works on thread {thread_id!r}; wait until it has ended, or use another thread_id (a stream() "
+        "that was not read to its end counts until it is closed)"
+    )
+
+
+def lost_claim(thread_id: str) -> CheckpointConflictError:
+    """Return the error for a run whose claim has ended before it did."""
+    return CheckpointConflictError(
+        f"the run has lost its claim on thread {thread_id!r}: the store's session ended, and another run may have "
+        "taken the thread; resume it with invoke(None, thread_id=...)"
     )
 
 

@@ -201,17 +201,12 @@ class CompiledGraph(Threads):
         outer = task.run
         number = task.subgraphs
         task.subgraphs += 1
-        place = f"{task.node.name}:{task.id}" + (f":{number}" if number else "")
-        namespace = (*outer.namespace, place)
+        namespace = (*outer.namespace, f"{task.node.name}:{task.id}", *((str(number),) if number else ()))
         saver = None
         if self._checkpointer is not False and outer.saver is not None:
-            store = _for(host, self.store or outer.saver.store)
-            key = outer.saver.key
-            saver = Saver(
-                store, type(key)(key.tenant, key.thread_id, "|".join(namespace)), {**outer.graph.types, **self.types}
-            )
+            saver = outer.saver.within(_for(host, self.store or outer.saver.store), "|".join(namespace), self.types)
         settings = outer.settings.for_subgraph(self)
-        mine = Direct(self._workers) if isinstance(host, Direct) else Looped(self._workers)
+        mine = host.for_subgraph(self._workers)
         if self.runtime is not None and outer.governor is None:
             raise InvalidRunError(
                 f"graph {self.name!r} is governed and node {task.node.name!r} of an ungoverned graph runs it; compile "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meshflow.graph.markers import Send
@@ -55,14 +55,6 @@ class Frontier:
             following, self.deferred = self.deferred, set()
         self.names = sorted(following)
         self.sends = sends
-
-    def replace(self, gone: Iterable[str], node: Node, output: Output, nodes: Mapping[str, Node], joins: Any) -> None:
-        """Act as if ``node`` had run outside of a superstep: what else was waiting still waits."""
-        waiting = [name for name in self.names if name not in set(gone)]
-        kept = self.sends
-        self.advance([(node, output)], nodes, joins)
-        self.names = sorted({*self.names, *waiting})
-        self.sends = [*kept, *self.sends]
 
     def to_plain(self) -> dict[str, Any]:
         """Return the frontier as plain values for a checkpoint."""

@@ -144,9 +144,9 @@ class Governor:
     def applied(self, task: Task) -> None:
         """Note whose the values are that a node has written."""
         labels = labels_from_plain(task.saved.get("labels")) or self._reading(task)
-        if labels is None or task.output is None:
+        if labels is None:
             return
-        for key, _ in task.output.updates:
+        for key, _ in task.updates:
             self.provenance.wrote(key, labels, over=task.run.graph.channels[key].reducer is None)
 
     async def _run(
@@ -174,7 +174,8 @@ class Governor:
             if outcome.status is not Status.FAILED or policy is None or tries >= policy.max_attempts:
                 raise self._stop(task, node.name, outcome, shape, "")
             await host.sleep(policy.wait_s(tries))
-            task.asked, shape.error = 0, None
+            task.again()
+            shape.error = None
             task.held.clear()
 
     async def _outcome(self, task: Task, step: NodeInput, which: str) -> RuntimeOutcome:

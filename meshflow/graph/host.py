@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -38,6 +39,10 @@ class Host(Protocol):
         """Call a sync function where it blocks nobody."""
         ...
 
+    def for_subgraph(self, workers: Callable[[], ThreadPoolExecutor]) -> Host:
+        """Return a host for a graph inside of a node, with workers of its own."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         ...
@@ -46,10 +51,11 @@ class Host(Protocol):
         """Perform a task that is the only one."""
         ...
 
-    def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+    def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncGenerator[Task | None]:
         """Perform tasks side by side and yield each as it ends; None when ``sink`` has something to read meanwhile.
 
-        Once a task has failed no other is begun; those that run are cancelled where they can be, and waited for.
+        Once a task has failed no other is begun; those that run are cancelled where they can be, and waited for. So
+        they are when it is closed: no node of a run goes on behind the run's end.
         """
         ...
 
@@ -63,6 +69,10 @@ class Direct:
 
     def __init__(self, workers: Callable[[], ThreadPoolExecutor]) -> None:
         self._workers = workers
+
+    def for_subgraph(self, workers: Callable[[], ThreadPoolExecutor]) -> Direct:
+        """Return a host that runs nodes in the same thread."""
+        return Direct(workers)
 
     async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
         """Call it here and now."""
@@ -83,7 +93,7 @@ class Direct:
         """Perform it here."""
         await task.perform(self)
 
-    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncGenerator[Task | None]:
         """Perform the first here and the others in workers; all in workers if events are to be read meanwhile."""
         ended: SimpleQueue[Task | None] = SimpleQueue()
         mine = () if sink is not None else tasks[:1]
@@ -116,8 +126,7 @@ class Direct:
         finally:
             if sink is not None:
                 sink.wake = None
-            for future in waiting.values():
-                future.cancel()
+            wait([future for future in waiting.values() if not future.cancel()])
 
     def _perform(self, task: Task, ended: SimpleQueue[Task | None]) -> None:
         try:
@@ -131,8 +140,15 @@ class Direct:
 class Looped:
     """Runs nodes on the running event loop: coroutines as tasks of it, plain functions in worker threads."""
 
-    def __init__(self, workers: Callable[[], ThreadPoolExecutor]) -> None:
+    def __init__(
+        self, workers: Callable[[], ThreadPoolExecutor], in_threads: set[asyncio.Task[Any] | None] | None = None
+    ) -> None:
         self._workers = workers
+        self._in_threads: set[asyncio.Task[Any] | None] = set() if in_threads is None else in_threads
+
+    def for_subgraph(self, workers: Callable[[], ThreadPoolExecutor]) -> Looped:
+        """Return a host that runs nodes on the same loop."""
+        return Looped(workers, self._in_threads)
 
     async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
         """Call it in a worker; await what it returns if that is awaitable."""
@@ -140,7 +156,18 @@ class Looped:
         return await value if inspect.isawaitable(value) else value
 
     async def _offload(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._workers(), copy_context().run, work)
+        """Run it in a worker. Nothing stops a thread, so whoever is cancelled meanwhile waits for its end."""
+        job = self._workers().submit(copy_context().run, _raising_no_stop, work)
+        me = asyncio.current_task()
+        self._in_threads.add(me)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if not job.cancel():
+                await _ended(job)
+            raise
+        finally:
+            self._in_threads.discard(me)
 
     async def sleep(self, seconds: float) -> None:
         """Let the loop go on."""
@@ -150,7 +177,7 @@ class Looped:
         """Perform it in this task of the loop."""
         await task.perform(self)
 
-    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncIterator[Task | None]:
+    async def each(self, tasks: Sequence[Task], sink: Sink | None) -> AsyncGenerator[Task | None]:
         """Perform each in a task of the loop."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Queue[Task | None] = asyncio.Queue()
@@ -166,7 +193,7 @@ class Looped:
                 if done is not None:
                     left -= 1
                     if done.error is not None:
-                        for one in running:
+                        for one in running.keys() - self._in_threads:
                             one.cancel()
                 yield done
         finally:
@@ -175,6 +202,23 @@ class Looped:
             for one in running:
                 one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _ended(job: Future[Any]) -> None:
+    """Wait until a worker is done, however often the waiting is cancelled."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    job.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+    while not done.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await done.wait()
+
+
+def _raising_no_stop(work: Callable[[], Any]) -> Any:
+    """Call it; a StopIteration, which no future can carry, comes out as the error that a coroutine makes of it."""
+    try:
+        return work()
+    except StopIteration as error:
+        raise RuntimeError("a node or router raised StopIteration") from error
 
 
 def _wake(loop: asyncio.AbstractEventLoop, ended: asyncio.Queue[Task | None]) -> None:

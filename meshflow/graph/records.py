@@ -11,6 +11,7 @@ from meshflow.checkpoint.store import Saved, Write
 from meshflow.graph.errors import GraphError
 from meshflow.graph.markers import Interrupt, Send
 from meshflow.graph.output import Output
+from meshflow.ids import id_of
 
 if TYPE_CHECKING:
     from meshflow.graph.task import Task
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 VERSION = 1
 RESULT, UNFINISHED, ANSWER, COMMAND, BREAKPOINT = "result", "unfinished", "answer", "command", "breakpoint"
 APPROVAL = "apr-"
-"""How the ids of approvals begin; questions of ``interrupt`` have ids of hexadecimal digits."""
+"""How the ids of approvals begin; those of questions of ``interrupt`` hold no dash."""
+
+
+def question_id(task_id: str, index: int) -> str:
+    """Return the id of a node's question, by its place among the questions of that node."""
+    return id_of(task_id, str(index))
+
 
 RUN = ""
 """The task id of writes that belong to the run and to none of its tasks."""

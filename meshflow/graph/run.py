@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from meshflow.graph.copying import copied
@@ -12,6 +13,7 @@ from meshflow.graph.errors import (
     GraphRecursionError,
     InvalidRunError,
     InvalidUpdateError,
+    NodeStoppedError,
     ParentCommand,
 )
 from meshflow.graph.frontier import Frontier
@@ -22,7 +24,7 @@ from meshflow.graph.reducers import apply_all, overlaid, snapshot, started
 from meshflow.graph.schema import as_updates
 from meshflow.graph.stream import INTERRUPT
 from meshflow.graph.task import Answers, Task
-from meshflow.graph.telling import tell_end, tell_start
+from meshflow.graph.telling import tell_end, tell_restored, tell_start
 from meshflow.ids import new_id
 
 if TYPE_CHECKING:
@@ -86,7 +88,20 @@ class Run:
         return "" if self.governor is None else f"{settings.tenant}\x1f{settings.agent_id}\x1f{settings.credential}"
 
     async def ticks(self, given: Any) -> AsyncGenerator[None]:
-        """Run; yield when the sink has events."""
+        """Run; yield when the sink has events. The thread, where there is one, is this run's alone meanwhile."""
+        try:
+            async with aclosing(self._supersteps(given)) as steps:
+                async for _ in steps:
+                    yield
+        except BaseException as error:
+            if self.saver is not None:
+                await self.saver.left(self, error)
+            raise
+        finally:
+            if self.saver is not None and self.nested_in is None:
+                await self.saver.release()
+
+    async def _supersteps(self, given: Any) -> AsyncGenerator[None]:
         items = self.sink.items
         if not await self._begin(given):
             return
@@ -113,8 +128,9 @@ class Run:
                 if items and task.error is not None:
                     yield
             else:
-                async for _ in self._together(tasks):
-                    yield
+                async with aclosing(self._together(tasks)) as ends:
+                    async for _ in ends:
+                        yield
             if not await self._conclude(tasks):
                 break
             if items:
@@ -154,7 +170,13 @@ class Run:
         """Load or make the state, and find the first nodes. False if the run stops before its first superstep."""
         saver = self.saver
         if self.governor is not None and self.nested_in is None:
-            await self.governor.begin(self)
+            try:
+                await self.governor.begin(self)
+            except NodeStoppedError as error:
+                self.failure = error
+                raise
+        if saver is not None and self.nested_in is None:
+            await saver.claim()
         if saver is None:
             self.anchor = new_id("start") if self.nested_in is None else self.nested_in.id
         elif await saver.open(self, given):
@@ -218,26 +240,31 @@ class Run:
             self.saver.restore(tasks)
         return tasks
 
-    async def _together(self, tasks: Sequence[Task]) -> AsyncIterator[None]:
+    async def _together(self, tasks: Sequence[Task]) -> AsyncGenerator[None]:
         """Run what is left to run of several tasks; yield when the sink has events."""
         items, watched = self.sink.items, bool(self.modes) and self.nested_in is None
         tell_start(self, tasks)
         for task in tasks:
             if task.finished:
-                tell_end(self, task)
+                tell_restored(self, task)
         left = [task for task in tasks if not task.finished]
         if items:
             yield
         remaining = len(left)
-        if left:
-            async for ended in self.host.each(left, self.sink if watched else None):
-                if ended is not None:
-                    remaining -= 1
-                    tell_end(self, ended)
-                    if self.saver is not None and (remaining or items) and ended.finished:
-                        await self.saver.finished(self, ended)
-                if items:
-                    yield
+        try:
+            async with aclosing(self.host.each(left, self.sink if watched else None)) as ends:
+                async for ended in ends:
+                    if ended is not None:
+                        remaining -= 1
+                        tell_end(self, ended)
+                        if self.saver is not None and (remaining or items) and ended.finished:
+                            await self.saver.finished(self, ended)
+                    if items:
+                        yield
+        except BaseException:  # the caller stopped reading, or was cancelled; what ended meanwhile is not done again
+            if self.saver is not None:
+                await self.saver.cut_short(self, left)
+            raise
 
     async def _conclude(self, tasks: Sequence[Task]) -> bool:
         """Apply a superstep, or notice why it cannot be; True if the run goes on."""
@@ -248,12 +275,18 @@ class Run:
             raise_for(tasks)
             self.interrupts = tuple(one for task in stopped for one in task.interrupts)
             self.apply([task for task in tasks if task.finished])
-            if "values" in self.modes and any(task.finished for task in tasks):
+            if "values" in self.modes and self.nested_in is None and any(task.finished for task in tasks):
                 self.emit("values", self.output())
-            self.paused = True
+            self._pause()
             return False
         ordered = sorted(tasks, key=place) if len(tasks) > 1 else tasks
-        self.apply(ordered)
+        try:
+            self.apply(ordered)
+        except Exception as error:  # a reducer's code may raise anything; the nodes have run, and do not run again
+            self.failure = error
+            if self.saver is not None:
+                await self.saver.stopped(self, tasks)
+            raise
         ran = [(task.node, task.output) for task in ordered if task.output is not None]
         self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
         self.step += 1
@@ -277,31 +310,24 @@ class Run:
         return self.values
 
     def apply(self, tasks: Sequence[Task]) -> None:
-        """Apply the writes of tasks, once."""
-        if len(tasks) == 1:
-            task = tasks[0]
-            if self.applied is task or task.output is None:
+        """Apply the writes of tasks that have run, once. Where the run is kept, all or none of them are."""
+        alone = tasks[0] if len(tasks) == 1 else None
+        if alone is not None:
+            if alone is self.applied:
                 return
-            self.applied = task
-            if self.governor is not None:
-                self.governor.applied(task)
-            updates = task.output.updates
-            if task.output.unique:
-                values, channels = self.values, self.graph.channels
-                for key, value in updates:
-                    channels[key].write(values, value)
-            else:
-                apply_all(self.values, self.graph.channels, [(task.node.name, updates)])
+            self.applied = alone
+        values, channels = dict(self.values) if self.saver is not None else self.values, self.graph.channels
+        if alone is not None and alone.output is not None and alone.output.unique:
+            for key, value in alone.output.updates:
+                channels[key].write(values, value)
         else:
-            outputs = [(task.node.name, task.output.updates) for task in tasks if task.output is not None]
-            apply_all(self.values, self.graph.channels, outputs)
-            if self.governor is not None:
-                for task in tasks:
-                    self.governor.applied(task)
+            apply_all(values, channels, [(task.node.name, task.updates) for task in tasks])
+        self.values = values
+        if self.governor is not None:
+            for task in tasks:
+                self.governor.applied(task)
         if self.saver is not None:
-            self.saver.changed.update(
-                key for task in tasks if task.output is not None for key, _ in task.output.updates
-            )
+            self.saver.changed.update(key for task in tasks for key, _ in task.updates)
 
     async def _breaks(self, where: frozenset[str], names: set[str], when: str) -> bool:
         """Pause at a breakpoint, unless the run was resumed from this very one."""
@@ -312,10 +338,14 @@ class Run:
         if when == "before" and self.resuming and self.saver.passed_breakpoint:
             return False
         await self.saver.breakpoint(self, when)
-        if "updates" in self.modes:
+        self._pause()
+        return True
+
+    def _pause(self) -> None:
+        """Stop here, and tell it once, in the graph that the caller runs; questions have told of themselves."""
+        if not self.interrupts and self.nested_in is None and "updates" in self.modes:
             self.emit("updates", {INTERRUPT: ()})
         self.paused = True
-        return True
 
     async def nested(self, task: Task, graph: CompiledGraph, given: Any, host: Host) -> Any:
         """Run a graph as a node of this one."""

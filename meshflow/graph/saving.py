@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from meshflow.checkpoint.encode import encode
-from meshflow.checkpoint.store import Checkpoint, CheckpointStore, Saved, ThreadKey, Write, new_id
+from meshflow.checkpoint.store import (
+    Checkpoint,
+    CheckpointStore,
+    Claim,
+    Saved,
+    ThreadKey,
+    Write,
+    lost_claim,
+    new_id,
+)
 from meshflow.clock import SystemClock
-from meshflow.errors import EncodingError
+from meshflow.errors import EncodingError, MeshflowError
 from meshflow.graph.errors import InvalidRunError
 from meshflow.graph.frontier import Frontier
 from meshflow.graph.markers import END, Command, Send
@@ -23,7 +34,9 @@ from meshflow.graph.records import (
     RUN,
     VERSION,
     Pending,
+    output_from_plain,
     output_to_plain,
+    question_id,
     read_body,
     read_pending,
     read_values,
@@ -41,8 +54,9 @@ if TYPE_CHECKING:
 class Saver:
     """What one run keeps, in one namespace of a thread.
 
-    ``newest`` is the newest checkpoint that this run knows of. Each put demands that it still is: of two runs that
-    work on one thread the slower one is refused, instead of both writing half of a history.
+    A run has its thread to itself: it claims it before anything is read, and a second run is refused before any of its
+    nodes begins. ``newest`` is the newest checkpoint that this run knows of. Each put demands that it still is, so that
+    no run writes half of a history whatever has become of its claim.
     """
 
     def __init__(self, store: CheckpointStore, key: ThreadKey, types: Mapping[str, type]) -> None:
@@ -58,15 +72,37 @@ class Saver:
         self.ran: list[str] = []
         self._held: tuple[str, list[str]] | None = None
         self._written: set[str] = set()
+        self._claim: Claim | None = None
 
     @property
     def passed_breakpoint(self) -> bool:
         """Whether the checkpoint that was loaded is one at which the run had paused."""
         return self.pending.passed_breakpoint
 
+    async def claim(self) -> None:
+        """Take the thread for this run; CheckpointConflictError if another run works on it."""
+        self._claim = await self.store.claim(self.key.tenant, self.key.thread_id)
+
+    def within(self, store: CheckpointStore, namespace: str, types: Mapping[str, type]) -> Saver:
+        """Return what a run inside of this one keeps: the same thread, under the same claim."""
+        inside = Saver(store, replace(self.key, namespace=namespace), {**self.types, **types})
+        inside._claim = self._claim
+        return inside
+
+    async def release(self) -> None:
+        """Let go of the thread."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            await claim.release()
+
     async def open(self, run: Run, given: Any) -> bool:
         """Load what the thread holds into the run. True if the run goes on from it, False if it begins anew."""
         if not await self.load(run, run.settings.checkpoint_id if run.nested_in is None else None):
+            return False
+        if run.nested_in is not None and run.nested_in.retrying and not run.frontier:
+            # The node around has seen how this ended, and is tried again: so is this.
+            run.values, self.versions, run.step = {}, {}, 0
+            run.frontier = Frontier(len(run.graph.joins))
             return False
         if run.nested_in is None and not (given is None or isinstance(given, Command)):
             self.pending = Pending()
@@ -107,16 +143,13 @@ class Saver:
 
     async def _fork(self, run: Run, given: Any) -> None:
         """Begin a branch at an older checkpoint: what was done after it belongs to the other branch."""
-        past = self.pending
-        run.answers.by_id.clear()
-        await self.save(run, "fork", self.ran)
+        past, prefilled = self.pending, {}
         if isinstance(given, Command) and given.resume is not None:
             past.answers, past.results = {}, {}  # given on the other branch
-            chosen = _answers(past, given.resume)
-            for record in past.unfinished.values():
-                mine = [chosen[asked[0]] for asked in record["interrupts"] if asked[0] in chosen]
-                if mine:
-                    self.prefilled[record["node"], record["index"]] = [*record["answers"], *mine]
+            prefilled = _answers_by_task(past, _answers(past, given.resume))
+        run.answers.by_id.clear()
+        await self.save(run, "fork", self.ran)
+        self.prefilled = prefilled
         self.pending.passed_breakpoint = past.passed_breakpoint
 
     async def take_command(self, run: Run, command: Command[Any]) -> None:
@@ -165,7 +198,7 @@ class Saver:
                 task.answers = list(record["answers"])
                 task.saved = {name: one for name, one in record["saved"].items() if not name.startswith("tries")}
                 if record["output"] is not None:
-                    task.output, task.routed = _output(record["output"]), record["routed"]
+                    task.output, task.routed = output_from_plain(record["output"]), record["routed"]
             task.answers = self.prefilled.get((task.node.name, task.index), task.answers)
 
     async def save(self, run: Run, source: str, ran: Sequence[str] = ()) -> None:
@@ -179,6 +212,8 @@ class Saver:
         await self._put(run, made, source)
 
     async def _put(self, run: Run, made: str, source: str) -> None:
+        if self._claim is not None and self._claim.lost:
+            raise lost_claim(self.key.thread_id)
         values = run.values
         changed = [key for key in values if key in self.changed or key not in self.versions]
         blobs: dict[tuple[str, str], bytes] = {}
@@ -213,8 +248,8 @@ class Saver:
     async def finished(self, run: Run, task: Task) -> None:
         """Keep what one task of several has done: if the process dies before the others end, it is not done again."""
         if run.settings.durability == "sync" and self.current is not None:
-            self._written.add(task.id)
             await self.store.put_writes(self.key, self.current, [result_write(task)])
+            self._written.add(task.id)
 
     async def stopped(self, run: Run, tasks: Sequence[Task]) -> None:
         """Keep what each task of a superstep has done that cannot be applied: some failed, some ask or wait."""
@@ -227,6 +262,21 @@ class Saver:
                 writes.append(result_write(task))
         if self.current is not None:
             await self.store.put_writes(self.key, self.current, writes)
+
+    async def cut_short(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Keep what ended in a superstep that nobody waits for any more. Whatever stopped the run is the news."""
+        ended = [task for task in tasks if task.finished and task.id not in self._written]
+        if ended and self.current is not None:
+            with suppress(MeshflowError):
+                await self.close(run)
+                await self.store.put_writes(self.key, self.current, [result_write(task) for task in ended])
+
+    async def left(self, run: Run, error: BaseException) -> None:
+        """Write what ``durability="exit"`` has held back when a run ends by an error, or is cancelled."""
+        try:
+            await self.close(run)
+        except MeshflowError as problem:
+            error.add_note(f"the supersteps that durability='exit' held back could not be kept: {problem}")
 
     async def breakpoint(self, run: Run, when: str) -> None:
         """Note that the run pauses here, so that it goes on from here when it is resumed, and only then."""
@@ -241,10 +291,20 @@ class Saver:
             await self._put(run, made, "loop")
 
 
-def _output(plain: Mapping[str, Any]) -> Output:
-    from meshflow.graph.records import output_from_plain
-
-    return output_from_plain(plain)
+def _answers_by_task(past: Pending, chosen: Mapping[str, Any]) -> dict[tuple[str, int | None], list[Any]]:
+    """Return the answers that nodes on a branch get before they ask; InvalidRunError for those that none would ask."""
+    found: dict[tuple[str, int | None], list[Any]] = {}
+    for task_id, record in past.unfinished.items():
+        given = record["answers"]
+        for asked, _ in record["interrupts"]:
+            if asked in chosen:
+                if asked != question_id(task_id, len(given)):
+                    raise InvalidRunError(
+                        f"question {asked!r} was asked by what runs inside of node {record['node']!r}, which begins "
+                        "anew on a branch; go on from there with None, and answer when it asks again"
+                    )
+                found[record["node"], record["index"]] = [*given, chosen[asked]]
+    return found
 
 
 def _answers(pending: Pending, resume: Any) -> dict[str, Any]:

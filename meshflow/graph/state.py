@@ -10,7 +10,7 @@ import orjson
 from meshflow.checkpoint.store import Saved, Write
 from meshflow.graph.errors import InvalidRunError, did_you_mean
 from meshflow.graph.markers import END, START, Interrupt
-from meshflow.graph.output import Output, read_output
+from meshflow.graph.output import read_output
 from meshflow.graph.records import BREAKPOINT, RUN
 from meshflow.graph.run import Run, place, raise_for
 from meshflow.graph.stream import Sink, timestamp
@@ -84,15 +84,32 @@ class ThreadView:
 
     async def update(self, values: Any, as_node: str | None) -> dict[str, Any]:
         """Write a checkpoint as if a node had returned ``values``; return its config."""
-        graph, saver = self._graph, self._saver
         await self._begin()
-        run = self._run()
+        await self._saver.claim()
+        try:
+            return await self._update(values, as_node)
+        finally:
+            await self._saver.release()
+
+    async def delete(self) -> None:
+        """Forget the thread."""
+        await self._begin()
+        key = self._saver.key
+        await self._saver.claim()
+        try:
+            await self._saver.store.delete_thread(key.tenant, key.thread_id)
+        finally:
+            await self._saver.release()
+
+    async def _update(self, values: Any, as_node: str | None) -> dict[str, Any]:
+        graph, saver, run = self._graph, self._saver, self._run()
         known = await saver.load(run, self._settings.checkpoint_id)
         if as_node == END and not values:
             run.frontier.names, run.frontier.sends = [], []
             run.frontier.deferred.clear()
+            run.step += 1
             return await self._save(run, [])
-        done = self._apply_finished(run) if known and self._settings.checkpoint_id is None else []
+        done = self._apply_finished(run) if known and saver.current == saver.newest else []
         node = graph.every_node.get(self._as_node(as_node, known))
         if node is None:
             raise InvalidRunError(f"as_node={as_node!r} is no node{did_you_mean(str(as_node), graph.nodes)}")
@@ -133,15 +150,11 @@ class ThreadView:
         )
 
     def _apply_finished(self, run: Run) -> list[Task]:
-        """Apply what tasks of an unfinished superstep have done; they do not run again."""
+        """Apply what tasks of an unfinished superstep have done; they do not run again, unless it cannot be applied."""
         run.resuming = True
         finished = sorted((task for task in run.tasks() if task.finished and task.node.name != START), key=place)
-        if finished:
-            run.apply(finished)
         run.resuming = False
-        sent = {task.index for task in finished}
-        run.frontier.sends = [send for index, send in enumerate(run.frontier.sends) if index not in sent]
-        return finished
+        return finished if _applied(run, finished) else []
 
     async def _save(self, run: Run, ran: Sequence[str]) -> dict[str, Any]:
         """Save, and mark the place as one at which somebody has been: breakpoints here do not fire on resuming."""
@@ -161,8 +174,7 @@ class ThreadView:
         saver.read(run, saved)
         run.resuming = True
         tasks = run.tasks()
-        if live and any(task.finished for task in tasks):
-            run.apply(sorted((task for task in tasks if task.finished), key=place))
+        applied = live and _applied(run, sorted((task for task in tasks if task.finished), key=place))
         seen = tuple(self._task(task) for task in tasks)
         checkpoint = saved.checkpoint
         try:
@@ -171,7 +183,7 @@ class ThreadView:
             created = None
         return StateSnapshot(
             values=run.output(),
-            next=tuple(task.node.name for task in tasks if not (live and task.finished)),
+            next=tuple(task.node.name for task in tasks if not (applied and task.finished)),
             config=self._config(checkpoint.checkpoint_id),
             metadata=orjson.loads(checkpoint.metadata),
             created_at=created,
@@ -189,7 +201,7 @@ class ThreadView:
             name=task.node.name,
             error=record["error"] if record is not None and not task.finished else None,
             interrupts=tuple(asked[one[0]] for one in record["interrupts"] if one[0] in asked) if record else (),
-            result=dict(_updates(task.output)) if task.finished else None,
+            result=dict(task.updates) if task.finished else None,
         )
 
     def _config(self, checkpoint_id: str | None) -> dict[str, Any]:
@@ -198,5 +210,10 @@ class ThreadView:
         return {"configurable": place_of | ({"checkpoint_id": checkpoint_id} if checkpoint_id is not None else {})}
 
 
-def _updates(output: Output | None) -> list[tuple[str, Any]]:
-    return output.updates if output is not None else []
+def _applied(run: Run, finished: Sequence[Task]) -> bool:
+    """Apply what tasks have done, all or nothing; False where a reducer, or two of them, stand against it."""
+    try:
+        run.apply(finished)
+    except Exception:  # a reducer's code may raise anything; it was raised to whoever ran the superstep
+        return False
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 from meshflow.graph.errors import InvalidRunError
 
 MODES = ("values", "updates", "tasks", "checkpoints", "debug", "custom")
-INTERRUPT = "__interrupt__"
+INTERRUPT, METADATA = "__interrupt__", "__metadata__"
 _NONE: frozenset[str] = frozenset()
 Event = tuple[tuple[str, ...], str, Any]
 

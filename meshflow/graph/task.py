@@ -12,7 +12,8 @@ from meshflow.graph.copying import Isolated, copied
 from meshflow.graph.errors import GraphError, GraphInterrupt, InvalidRunError, ParentCommand, RouteError
 from meshflow.graph.markers import Command, Interrupt
 from meshflow.graph.nodes import Node, Router
-from meshflow.graph.output import Output, read_output, read_route
+from meshflow.graph.output import Output, Update, read_output, read_route
+from meshflow.graph.records import question_id
 from meshflow.ids import id_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Task:
 
     __slots__ = (
         "alone", "answers", "arg", "asked", "attempt", "error", "held", "index", "interrupts", "node", "output",
-        "parent_command", "resuming", "routed", "run", "saved", "stopped", "subgraphs",
+        "parent_command", "resuming", "retrying", "routed", "run", "saved", "stopped", "subgraphs",
     )  # fmt: skip
 
     def __init__(self, run: Run, node: Node, arg: Any, index: int | None, alone: bool) -> None:
@@ -71,6 +72,7 @@ class Task:
         self.asked = 0
         self.answers: list[Any] = []
         self.resuming = False
+        self.retrying = False
         self.stopped = False
         self.held: list[Any] = []
         self.saved: dict[str, Any] = {}
@@ -86,6 +88,11 @@ class Task:
     def step_id(self) -> str:
         """The id of the node's step, for people and for the ledger."""
         return f"{self.run.step + 1:04d}-{self.node.name}-{self.id[:16]}"
+
+    @property
+    def updates(self) -> Sequence[Update]:
+        """What the node has written, none as long as it has not ended."""
+        return self.output.updates if self.output is not None else ()
 
     @property
     def finished(self) -> bool:
@@ -157,7 +164,12 @@ class Task:
                     raise
                 await host.sleep(policy.wait_s(self.attempt))
                 self.attempt += 1
-                self.asked = 0
+                self.again()
+
+    def again(self) -> None:
+        """Get ready for another try, which meets the same questions and the same graphs inside in the same order."""
+        self.asked = self.subgraphs = 0
+        self.retrying = True
 
     async def call(self, host: Host) -> Any:
         """Call the node once, or take its result from the cache."""
@@ -265,7 +277,7 @@ class Task:
                 f"node {self.node.name!r} called interrupt(), and nothing keeps the run until somebody answers; "
                 "compile with a checkpointer"
             )
-        asked = Interrupt(value, id_of(self.id, str(index)))
+        asked = Interrupt(value, question_id(self.id, index))
         found, answer = run.answers.take(asked.id)
         if not found:
             raise GraphInterrupt(asked)

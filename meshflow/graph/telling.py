@@ -9,7 +9,7 @@ import orjson
 
 from meshflow.clock import SystemClock
 from meshflow.graph.copying import copied
-from meshflow.graph.stream import INTERRUPT, timestamp
+from meshflow.graph.stream import INTERRUPT, METADATA, timestamp
 
 if TYPE_CHECKING:
     from meshflow.checkpoint.store import Checkpoint
@@ -30,6 +30,12 @@ def tell_start(run: Run, tasks: Sequence[Task]) -> None:
             run.emit("debug", debug_event(run.step, "task", event))
 
 
+def tell_restored(run: Run, task: Task) -> None:
+    """Tell what a node had written before the run was resumed; it does not run again, so it has no other event."""
+    if "updates" in run.modes and task.node is not run.graph.start:
+        run.emit("updates", {**updates_event(task), METADATA: {"cached": True}})
+
+
 def tell_end(run: Run, task: Task) -> None:
     """Tell that a node has ended, or has stopped with a question."""
     modes = run.modes
@@ -42,7 +48,8 @@ def tell_end(run: Run, task: Task) -> None:
             run.emit("values", {**run.output(), INTERRUPT: task.interrupts})
     elif task.finished and "updates" in modes:
         run.emit("updates", updates_event(task))
-    if "tasks" in modes or "debug" in modes:
+    told = task.finished or task.error is not None or bool(task.interrupts)
+    if told and task.node is not run.graph.start and ("tasks" in modes or "debug" in modes):
         event = ended_event(task)
         if "tasks" in modes:
             run.emit("tasks", event)
@@ -63,8 +70,7 @@ def tell_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
 
 def updates_event(task: Task) -> dict[str, Any]:
     """Return what ``updates`` shows of a finished node: its writes, or a list of them if it wrote a key twice."""
-    output = task.output
-    updates = output.updates if output is not None else []
+    updates = task.updates
     if not updates:
         return {task.node.name: None}
     merged = dict(updates)
@@ -78,7 +84,7 @@ def started_event(task: Task) -> dict[str, Any]:
     event: dict[str, Any] = {
         "id": task.id,
         "name": task.node.name,
-        "input": copied(dict(task.shown())),
+        "input": copied(task.shown()),
         "triggers": ["send"] if task.index is not None else ["edge"],
     }
     if task.node.metadata:
@@ -88,7 +94,7 @@ def started_event(task: Task) -> dict[str, Any]:
 
 def ended_event(task: Task) -> dict[str, Any]:
     """Return what ``tasks`` shows when a node has ended."""
-    updates = task.output.updates if task.output is not None and not task.interrupts else []
+    updates = task.updates if not task.interrupts else ()
     return {
         "id": task.id,
         "name": task.node.name,

@@ -87,6 +87,18 @@ class Threads:
         """Do the same on the running event loop."""
         return await self._view(Looped(self._workers), config, options).update(values, as_node)
 
+    def delete_thread(self, config: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> None:
+        """Forget a thread: its state, its history, what its nodes wrote, and all of it in the graphs inside.
+
+        CheckpointConflictError while a run works on it.
+        """
+        view, wait = self._blocking_view(config, options)
+        wait(view.delete())
+
+    async def adelete_thread(self, config: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> None:
+        """Do the same on the running event loop."""
+        await self._view(Looped(self._workers), config, options).delete()
+
     def _blocking_view(
         self, config: Mapping[str, Any] | None, options: Mapping[str, Any]
     ) -> tuple[ThreadView, Callable[[Coroutine[Any, Any, Any]], Any]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from pydantic import BaseModel
 
+from meshflow.checkpoint.memory import MemoryCheckpoints
 from meshflow.checkpoint.store import CheckpointConflictError
 from meshflow.errors import EncodingError
 from meshflow.graph.builder import StateGraph
@@ -283,15 +284,20 @@ def test_command_of_the_caller_updates_and_goes(store: Any) -> None:
         compiled.invoke(Command(goto="zz"), thread_id="t")
 
 
-def test_two_runs_on_one_thread_do_not_mix(store: Any) -> None:
-    other: list[Any] = []
-
+def test_put_behind_a_checkpoint_that_is_not_the_newest_is_refused_whatever_became_of_the_claim(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def meddling(state: State) -> dict[str, Any]:
-        other.append(state["count"])
-        if len(other) == 1:
+        if state["count"] == 1:
             compiled.invoke({"count": 2}, thread_id="t")
         return {"log": ["meddled"]}
 
+    claim = MemoryCheckpoints.claim
+
+    async def claim_of_nothing(self: Any, tenant: str, thread_id: str) -> Any:
+        return await claim(MemoryCheckpoints(), tenant, thread_id)
+
+    monkeypatch.setattr(type(store), "claim", claim_of_nothing)
     compiled = StateGraph(State).add_node("a", meddling).add_edge(START, "a").compile(store)
     with pytest.raises(CheckpointConflictError, match="moved on"):
         compiled.invoke({"count": 1}, thread_id="t")

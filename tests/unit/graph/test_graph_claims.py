@@ -1,0 +1,184 @@
+"""One run at a time works on a thread: a second one is refused before any of its nodes begins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Annotated, Any, TypedDict
+
+import pytest
+
+from meshflow.checkpoint.store import CheckpointConflictError
+from meshflow.graph.builder import StateGraph
+from meshflow.graph.markers import START, Command
+from meshflow.graph.reducers import add
+from meshflow.graph.task import interrupt
+
+
+class State(TypedDict):
+    log: Annotated[list[str], add]
+
+
+class Held:
+    """A graph whose node waits until it is let go, and notes when it runs."""
+
+    def __init__(self, store: Any, **options: Any) -> None:
+        self.ran: list[str] = []
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+        graph = StateGraph(State).add_node("a", self.node, **options).add_edge(START, "a")
+        self.graph = graph.compile(store)
+
+    def node(self, state: State) -> dict[str, Any]:
+        self.ran.append("a")
+        self.began.set()
+        assert self.go_on.wait(20)
+        return {"log": ["a"]}
+
+    @contextlib.contextmanager
+    def running(self, thread_id: str = "t") -> Any:
+        """Run it in a thread of its own while the block is worked through."""
+        results: list[Any] = []
+        worker = threading.Thread(target=lambda: results.append(self.graph.invoke({}, thread_id=thread_id)))
+        worker.start()
+        assert self.began.wait(20)
+        try:
+            yield results
+        finally:
+            self.go_on.set()
+            worker.join(20)
+
+
+def test_second_run_of_a_thread_is_refused_before_any_node_begins(store: Any) -> None:
+    held = Held(store)
+    with held.running() as results:
+        for given in ({}, None, Command(resume=1)):
+            with pytest.raises(CheckpointConflictError, match="another run works on thread 't'"):
+                held.graph.invoke(given, thread_id="t")
+        with pytest.raises(CheckpointConflictError):
+            list(held.graph.stream({}, thread_id="t"))
+        assert held.ran == ["a"]
+    assert results == [{"log": ["a"]}]
+    assert held.graph.invoke({}, thread_id="t")["log"] == ["a", "a"]
+
+
+def test_other_threads_and_other_tenants_are_not_held_up(store: Any) -> None:
+    held = Held(store)
+    with held.running():
+        held.go_on.set()
+        assert held.graph.invoke({}, thread_id="other") == {"log": ["a"]}
+        assert held.graph.invoke({}, thread_id="t", tenant="other") == {"log": ["a"]}
+
+
+def test_thread_is_not_changed_or_deleted_under_a_run(store: Any) -> None:
+    held = Held(store)
+    with held.running():
+        with pytest.raises(CheckpointConflictError):
+            held.graph.update_state(None, {"log": ["meddled"]}, as_node="a", thread_id="t")
+        with pytest.raises(CheckpointConflictError):
+            held.graph.delete_thread(thread_id="t")
+        assert held.graph.get_state(thread_id="t").next == ("a",), "looking is free"
+    assert held.graph.get_state(thread_id="t").values == {"log": ["a"]}
+
+
+def test_thread_is_free_after_an_error_a_pause_and_a_stream_that_is_closed(store: Any) -> None:
+    state = {"fails": True}
+
+    def node(given: State) -> dict[str, Any]:
+        if state["fails"]:
+            raise ConnectionError("down")
+        return {"log": [interrupt("?")]}
+
+    graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
+    with pytest.raises(ConnectionError):
+        graph.invoke({}, thread_id="t")
+    state["fails"] = False
+    assert "__interrupt__" in graph.invoke(None, thread_id="t")
+    events = graph.stream(Command(resume="yes"), thread_id="t", stream_mode="values")
+    next(events)
+    with pytest.raises(CheckpointConflictError, match="until it is closed"):
+        graph.invoke(None, thread_id="t")
+    events.close()
+    assert graph.invoke(None, thread_id="t") == {"log": ["yes"]}
+
+
+async def test_thread_is_free_after_a_cancellation(store: Any) -> None:
+    began = asyncio.Event()
+
+    async def node(state: State) -> dict[str, Any]:
+        if not began.is_set():
+            began.set()
+            await asyncio.sleep(60)
+        return {"log": ["a"]}
+
+    graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
+    for cancel_at_once in (True, False):
+        run = asyncio.create_task(graph.ainvoke({}, thread_id="t"))
+        if not cancel_at_once:
+            await began.wait()
+        else:
+            await asyncio.sleep(0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert (await graph.ainvoke({}, thread_id="t"))["log"] == ["a"]
+
+
+async def test_of_many_runs_at_once_one_is_let_in(store: Any) -> None:
+    ran: list[int] = []
+
+    async def node(state: State) -> dict[str, Any]:
+        ran.append(1)
+        await asyncio.sleep(0.2)
+        return {"log": ["a"]}
+
+    graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
+    results = await asyncio.gather(*(graph.ainvoke({}, thread_id="t") for _ in range(8)), return_exceptions=True)
+    refused = [one for one in results if isinstance(one, CheckpointConflictError)]
+    assert (len(ran), len(refused)) == (1, 7)
+
+
+async def test_graph_inside_works_under_the_claim_of_the_graph_around(store: Any) -> None:
+    inner = StateGraph(State).add_node("i", lambda state: {"log": ["i"]}).add_edge(START, "i").compile()
+
+    def calling(state: State) -> dict[str, Any]:
+        return {"log": inner.invoke({})["log"]}
+
+    graph = StateGraph(State).add_sequence([("sub", inner), ("call", calling)]).add_edge(START, "sub")
+    assert graph.compile(store).invoke({}, thread_id="t") == {"log": ["i", "i"]}
+
+
+def test_delete_thread_forgets_all_of_it_and_no_other(store: Any) -> None:
+    inner = StateGraph(State).add_node("i", lambda state: {"log": [interrupt("?")]}).add_edge(START, "i").compile()
+    graph = StateGraph(State).add_node("sub", inner).add_edge(START, "sub").compile(store)
+    for thread_id in ("t", "other"):
+        graph.invoke({"log": ["secret"]}, thread_id=thread_id)
+    graph.delete_thread(thread_id="t")
+    assert graph.get_state(thread_id="t").values == {}
+    assert list(graph.get_state_history(thread_id="t")) == []
+    assert "__interrupt__" in graph.invoke({}, thread_id="t"), "it begins anew"
+    assert graph.invoke(Command(resume="yes"), thread_id="other")["log"] == ["secret", "secret", "yes"]
+
+
+async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str) -> None:
+    import asyncpg
+
+    from meshflow.checkpoint.postgres import PostgresCheckpoints
+
+    store = PostgresCheckpoints(postgres_url)
+
+    async def node(state: State) -> dict[str, Any]:
+        connection = await asyncpg.connect(store._url)
+        claims = store._claims
+        assert claims is not None
+        await connection.execute("SELECT pg_terminate_backend($1)", claims._session.get_server_pid())
+        await connection.close()
+        await asyncio.sleep(0.3)
+        return {"log": ["a"]}
+
+    graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
+    with pytest.raises(CheckpointConflictError, match="lost its claim"):
+        await graph.ainvoke({}, thread_id="t")
+    assert (await graph.aget_state(thread_id="t")).next == ("a",)
+    await store.aclose()
