@@ -158,6 +158,23 @@ class MemoryCheckpoints:
                 if gone:
                     space.forget(gone)
 
+    async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
+        """Return the threads in which these runs have checkpoints."""
+        wanted = set(run_ids)
+        with self._lock:
+            found = {
+                (key.tenant, key.thread_id)
+                for key, space in self._spaces.items()
+                if tenant in (None, key.tenant) and any(one.run_id in wanted for one in space.checkpoints.values())
+            }
+        return sorted(found)
+
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+        """Forget whole threads of these runs."""
+        from meshflow.checkpoint.erasing import erase_threads
+
+        return await erase_threads(self, tenant, run_ids)
+
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""
         with self._lock:

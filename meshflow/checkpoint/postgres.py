@@ -120,6 +120,16 @@ class PostgresCheckpoints:
         """Forget what these runs wrote."""
         await self._do(self._forget(tenant, sql.OF_RUNS, [*run_ids]))
 
+    async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
+        """Return the threads in which these runs have checkpoints."""
+        return [(owner, name) for owner, name in await self._do(self._fetch(sql.THREADS_OF_RUNS, tenant, [*run_ids]))]
+
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+        """Forget whole threads of these runs."""
+        from meshflow.checkpoint.erasing import erase_threads
+
+        return await erase_threads(self, tenant, run_ids)
+
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""
         await self._do(self._copy(tenant, source, target))

@@ -54,7 +54,8 @@ _PAGE = 64
 class SqliteCheckpoints:
     """A checkpoint store in one file, in WAL with ``synchronous=FULL``: what was acknowledged survives a power cut.
 
-    Runs that save at the same time share a commit. Close it with ``aclose`` or ``close``.
+    What is forgotten is overwritten, and gone from the write-ahead log. Runs that save at the same time share a commit.
+    Close it with ``aclose`` or ``close``.
     """
 
     immediate = False
@@ -64,11 +65,11 @@ class SqliteCheckpoints:
         self._worker = SqliteWorker(partial(_connect, self.path))
         self._claims = FileClaims(Path(f"{os.path.abspath(self.path)}-claims"))
 
-    async def _do(self, work: Any, *arguments: Any, writes: bool = True) -> Any:
-        return await asyncio.wrap_future(self._submit(work, *arguments, writes=writes))
+    async def _do(self, work: Any, *arguments: Any, writes: bool = True, forgets: bool = False) -> Any:
+        return await asyncio.wrap_future(self._submit(work, *arguments, writes=writes, forgets=forgets))
 
-    def _submit(self, work: Any, *arguments: Any, writes: bool) -> Future[Any]:
-        return self._worker.submit(lambda connection: work(connection, *arguments), writes=writes)
+    def _submit(self, work: Any, *arguments: Any, writes: bool, forgets: bool) -> Future[Any]:
+        return self._worker.submit(lambda connection: work(connection, *arguments), writes=writes, forgets=forgets)
 
     def blocking(self) -> CheckpointStore:
         """Return the same store for a caller without an event loop: it waits where it is called."""
@@ -118,11 +119,22 @@ class SqliteCheckpoints:
 
     async def delete_thread(self, tenant: str, thread_id: str) -> None:
         """Forget a thread."""
-        await self._do(_delete_thread, tenant, thread_id)
+        await self._do(_delete_thread, tenant, thread_id, forgets=True)
 
     async def delete_runs(self, tenant: str, run_ids: Sequence[str]) -> None:
         """Forget what these runs wrote."""
-        await self._do(_delete_runs, tenant, run_ids)
+        await self._do(_delete_runs, tenant, run_ids, forgets=True)
+
+    async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
+        """Return the threads in which these runs have checkpoints."""
+        found: Sequence[tuple[str, str]] = await self._do(_threads_of_runs, tenant, run_ids, writes=False)
+        return found
+
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+        """Forget whole threads of these runs."""
+        from meshflow.checkpoint.erasing import erase_threads
+
+        return await erase_threads(self, tenant, run_ids)
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""
@@ -130,7 +142,7 @@ class SqliteCheckpoints:
 
     async def prune(self, tenant: str, thread_id: str) -> None:
         """Forget all but the newest of each namespace."""
-        await self._do(_prune, tenant, thread_id)
+        await self._do(_prune, tenant, thread_id, forgets=True)
 
     async def aclose(self) -> None:
         """Finish what was handed in, and close the file."""
@@ -150,14 +162,15 @@ class _Blocking(SqliteCheckpoints):
         self._worker = store._worker
         self._claims = store._claims
 
-    async def _do(self, work: Any, *arguments: Any, writes: bool = True) -> Any:
-        return self._submit(work, *arguments, writes=writes).result()
+    async def _do(self, work: Any, *arguments: Any, writes: bool = True, forgets: bool = False) -> Any:
+        return self._submit(work, *arguments, writes=writes, forgets=forgets).result()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")
     connection.executescript(_TABLES + "".join(_INSERT_ONLY.format(name) for name in _NAMES))
     return connection
 
@@ -257,6 +270,18 @@ def _page(
 def _threads(db: sqlite3.Connection, tenant: str) -> list[str]:
     rows = db.execute("SELECT DISTINCT thread FROM checkpoints WHERE tenant = ? ORDER BY thread", (tenant,))
     return [name for (name,) in rows.fetchall()]
+
+
+def _threads_of_runs(db: sqlite3.Connection, tenant: str | None, run_ids: Sequence[str]) -> list[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for run in run_ids:
+        found.update(
+            db.execute(
+                "SELECT DISTINCT tenant, thread FROM checkpoints WHERE (?1 IS NULL OR tenant = ?1) AND run = ?2",
+                (tenant, run),
+            )
+        )
+    return sorted(found)
 
 
 def _delete_thread(db: sqlite3.Connection, tenant: str, thread: str) -> None:

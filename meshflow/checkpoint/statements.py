@@ -60,6 +60,10 @@ AND ($4::text IS NULL OR id < $4 COLLATE "C" OR (id = $4 AND (thread COLLATE "C"
 ORDER BY id DESC, thread COLLATE "C" DESC, namespace COLLATE "C" DESC LIMIT $7
 """  # noqa: S608 - constants
 THREADS = 'SELECT DISTINCT thread COLLATE "C" FROM meshflow.checkpoints WHERE tenant = $1 ORDER BY 1'
+THREADS_OF_RUNS = """
+SELECT DISTINCT tenant COLLATE "C", thread COLLATE "C" FROM meshflow.checkpoints
+WHERE ($1::text IS NULL OR tenant = $1) AND run = ANY($2) ORDER BY 1, 2
+"""
 OF_RUNS = "SELECT thread, namespace, id FROM meshflow.checkpoints WHERE tenant = $1 AND run = ANY($2)"
 OUTDATED = """
 SELECT thread, namespace, id FROM meshflow.checkpoints AS one WHERE tenant = $1 AND thread = $2 AND id < (

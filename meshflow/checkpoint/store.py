@@ -138,11 +138,23 @@ class CheckpointStore(Protocol):
         ...
 
     async def delete_thread(self, tenant: str, thread_id: str) -> None:
-        """Forget a thread with all its namespaces."""
+        """Forget a thread with all its namespaces; no copy of it is left in the store's own files."""
         ...
 
     async def delete_runs(self, tenant: str, run_ids: Sequence[str]) -> None:
         """Forget the checkpoints that these runs wrote, with their writes; values that others hold stay."""
+        ...
+
+    async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
+        """Return the threads in which these runs have checkpoints, each with its tenant; None asks for every tenant."""
+        ...
+
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+        """Forget whole threads in which these runs have checkpoints: a later state holds what earlier ones brought.
+
+        Returns how many threads went. CheckpointConflictError, and the rest has gone, for those that runs work on.
+        None erases in every tenant.
+        """
         ...
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -12,6 +14,8 @@ from typing import Any, NamedTuple
 
 from meshflow.checkpoint.store import CheckpointError
 
+_PATIENCE_S = 5.0
+_log = logging.getLogger("meshflow.checkpoint")
 Work = Callable[[sqlite3.Connection], Any]
 MAX_BATCH = 256
 
@@ -19,6 +23,7 @@ MAX_BATCH = 256
 class _Job(NamedTuple):
     work: Work
     writes: bool
+    forgets: bool
     future: Future[Any]
 
 
@@ -36,11 +41,11 @@ class SqliteWorker:
         self._closed = False
         self._pid = os.getpid()
 
-    def submit(self, work: Work, *, writes: bool) -> Future[Any]:
-        """Hand in a job."""
+    def submit(self, work: Work, *, writes: bool, forgets: bool = False) -> Future[Any]:
+        """Hand in a job; behind one that forgets the write-ahead log is emptied, which carried what is gone."""
         if os.getpid() != self._pid:
             raise CheckpointError("this checkpoint store was opened before a fork; make a new one in the child process")
-        job = _Job(work, writes, Future())
+        job = _Job(work, writes, forgets, Future())
         with self._lock:
             if self._closed:
                 raise CheckpointError("the checkpoint store is closed")
@@ -69,6 +74,8 @@ class SqliteWorker:
                 if connection is None:
                     connection = self._connect()
                 outcomes = _transaction(connection, batch)
+                if any(job.forgets for job in batch):
+                    _empty_log(connection)
             except Exception as error:  # whoever waits must hear of it, whatever it was
                 outcomes = [error] * len(batch)
             for one, outcome in zip(batch, outcomes, strict=True):
@@ -113,6 +120,16 @@ def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Val
             connection.execute("ROLLBACK")
         raise
     return outcomes
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file and cut it off, unless a reader holds it for too long."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() >= deadline:
+            _log.warning("a reader holds the write-ahead log, so forgotten bytes may be in it until the next deletion")
+            return
+        time.sleep(0.01)
 
 
 def _settle(future: Future[Any], outcome: _Value | Exception) -> None:

@@ -25,6 +25,15 @@ FieldsOption = Annotated[
     typer.Option("--fields", metavar="A,B", callback=text, help="Only these payloads, such as principal,input."),
 ]
 
+GraphsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--graphs",
+        metavar="WHERE",
+        help="File or postgresql:// URL of graphs' checkpoints, whose threads of these runs go too; may be repeated.",
+    ),
+]
+
 
 @erase_app.command("erase")
 @shared
@@ -34,6 +43,7 @@ def erase(
     reason: ReasonOption,
     authority: AuthorityOption,
     fields: FieldsOption = None,
+    graphs: GraphsOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
 ) -> None:
@@ -41,6 +51,7 @@ def erase(
     names = None if fields is None else [name.strip() for name in fields.split(",")]
 
     async def work(opened: ReplayLedger) -> dict[str, Any]:
+        _also(opened, graphs)
         if names is None:
             gone = await opened.delete_run(run, reason=reason, authority=authority, tenant=tenant)
         else:
@@ -58,6 +69,7 @@ def erase_subject(
     reason: ReasonOption,
     authority: AuthorityOption,
     fields: FieldsOption = None,
+    graphs: GraphsOption = None,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
 ) -> None:
@@ -65,6 +77,7 @@ def erase_subject(
     chosen_fields = {} if fields is None else {"fields": [name.strip() for name in fields.split(",")]}
 
     async def work(opened: ReplayLedger) -> dict[str, Any]:
+        _also(opened, graphs)
         return await opened.erase_subject(subject, reason=reason, authority=authority, tenant=tenant, **chosen_fields)
 
     _report(options, ledger, work)
@@ -141,6 +154,13 @@ def retention(options: Chosen, tenant: TenantOption = None, ledger: LedgerOption
         return {"erased": report.erased, "runs": report.runs, "held": report.held}
 
     _report(options, ledger, work)
+
+
+def _also(ledger: ReplayLedger, graphs: list[str] | None) -> None:
+    from meshflow.checkpoint.erasing import ErasedWith
+    from meshflow.cli.ledgers import resolved
+
+    ledger.also_erase(*(ErasedWith(resolved(place)) for place in graphs or ()))
 
 
 def _report(options: Chosen, path: str | None, work: Callable[[ReplayLedger], Awaitable[dict[str, Any]]]) -> None:

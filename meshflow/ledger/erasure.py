@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshflow.clock import Clock
-from meshflow.errors import LedgerError
+from meshflow.errors import LedgerError, MeshflowError
 from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ HIDDEN_KINDS = ("step", "intent", "approval", "vote")
 
 IDENTIFYING = ("principal", "approver", "input", "output", "metadata", "reason", "results")
 """What ``anonymize_run`` erases unless told otherwise: names, and every text that may hold one."""
+
+_STATE = frozenset({"input", "output"})
+"""Fields whose texts are in the state of a graph as well."""
 
 _PAGE = 500
 
@@ -94,14 +97,31 @@ class ErasableStore(Protocol):
         ...
 
 
+class KeepsRunsToo(Protocol):
+    """What keeps data of the same runs elsewhere: a checkpoint store, whose threads hold the state itself."""
+
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+        """Erase what it keeps of these runs, in a tenant or in all; doing it again is no error."""
+        ...
+
+
 class ErasureCalls:
     """The part of ReplayLedger that erases."""
 
     _store: ErasableStore
     _clock: Clock
+    _elsewhere: tuple[KeepsRunsToo, ...] = ()
 
     def _scope(self, tenant: str | None) -> str | None:
         raise NotImplementedError
+
+    def also_erase(self, *stores: KeepsRunsToo) -> None:
+        """Name checkpoint stores whose threads are to go when inputs or outputs of their runs are erased here.
+
+        Theirs goes behind the ledger's own part, which a legal hold forbids. An error there (a run still works on the
+        thread, a store cannot be reached) is raised when the ledger's part is done; erase again, and the rest goes.
+        """
+        self._elsewhere = (*self._elsewhere, *stores)
 
     async def delete_run(
         self, run_id: str, *, reason: str = "erasure request", authority: str = "operator", tenant: str | None = None
@@ -112,14 +132,14 @@ class ErasureCalls:
         that it is deleted. A fork's view of the run goes with it. Doing it again is 0. LegalHoldError when it is held.
         ``reason`` and ``authority`` stay for good, so they must not name a person.
         """
-        return await self._store.erase(run_id, self._order(FIELDS, reason, authority, tenant, delete=True))
+        return await self._erased(run_id, self._order(FIELDS, reason, authority, tenant, delete=True))
 
     async def anonymize_run(
         self, run_id: str, *, fields: Collection[str] = IDENTIFYING, reason: str = "anonymisation",
         authority: str = "operator", tenant: str | None = None,
     ) -> int:  # fmt: skip
         """Erase the fields of a run that identify people; its steps, verdicts, costs and times stay listed."""
-        return await self._store.erase(run_id, self._order(fields, reason, authority, tenant))
+        return await self._erased(run_id, self._order(fields, reason, authority, tenant))
 
     async def erase_payloads(
         self, run_id: str, *, fields: Collection[str] = FIELDS, reason: str, authority: str, tenant: str | None = None
@@ -128,7 +148,17 @@ class ErasureCalls:
 
         ``reason`` and ``authority`` stay for good, so they must not name a person.
         """
-        return await self._store.erase(run_id, self._order(fields, reason, authority, tenant))
+        return await self._erased(run_id, self._order(fields, reason, authority, tenant))
+
+    async def _erased(self, run_id: str, order: ErasureOrder) -> int:
+        gone = await self._store.erase(run_id, order)
+        await self._erase_elsewhere([run_id], order)
+        return gone
+
+    async def _erase_elsewhere(self, run_ids: Sequence[str], order: ErasureOrder) -> None:
+        if order.fields & _STATE:
+            for store in self._elsewhere:
+                await store.erase_runs(order.tenant, run_ids)
 
     async def erase_subject(
         self, subject: str, *, fields: Collection[str] = FIELDS, reason: str = "erasure request",
@@ -137,7 +167,7 @@ class ErasureCalls:
         """Erase what a person or an agent did, in every run; return ``erased``, ``runs`` and ``held``.
 
         Found are the entries whose principal has that subject or agent id, and the approvals that they gave.
-        ``runs`` says of each run how many payloads went, ``held`` why a run was passed over.
+        ``runs`` says of each run how many payloads went, ``held`` why a run was passed over, or what of it is left.
         """
         order = self._order(fields, reason, authority, tenant, subject=_name(subject, "subject"))
         runs: dict[str, int] = {}
@@ -149,6 +179,11 @@ class ErasureCalls:
                 for run_id in page:
                     await _erase_one(self._store, run_id, order, runs, held)
                 after = page[-1]
+        for run_id in sorted(runs):
+            try:
+                await self._erase_elsewhere([run_id], order)
+            except MeshflowError as error:
+                held[run_id] = f"run {run_id!r}: erased in the ledger, and its graph's state is not: {error}"
         return {"erased": sum(runs.values()), "runs": runs, "held": held}
 
     async def hold(

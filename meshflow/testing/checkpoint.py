@@ -161,6 +161,71 @@ class CheckpointStoreConformance(ABC):
 
         run(check())
 
+    def test_claim_keeps_others_off_one_thread_until_it_is_released(self, tmp_path: Path) -> None:
+        """Whichever store of the same data they ask; other threads, and other tenants' of the same name, are free."""
+
+        async def check() -> None:
+            async with self.opened(tmp_path) as store, self.opened(tmp_path) as second:
+                other = second if self.persistent else store
+                claim = await store.claim(T, "thread")
+                for asked in (store, other):
+                    with pytest.raises(CheckpointConflictError, match="another run"):
+                        await asked.claim(T, "thread")
+                apart = [await other.claim(*place) for place in ((T, "other"), ("acm", "ethread"), ("x", "thread"))]
+                assert not claim.lost
+                await claim.release()
+                await claim.release()
+                again = await other.claim(T, "thread")
+                await claim.release()
+                with pytest.raises(CheckpointConflictError):
+                    await store.claim(T, "thread")
+                for one in (again, *apart):
+                    await one.release()
+                await (await store.claim(T, "other")).release()
+
+        run(check())
+
+    def test_of_many_who_claim_a_thread_at_once_one_has_it(self, tmp_path: Path) -> None:
+        """Each time anew."""
+
+        async def check() -> None:
+            async with self.opened(tmp_path) as store:
+                for _ in range(5):
+                    got = await asyncio.gather(*(store.claim(T, "thread") for _ in range(20)), return_exceptions=True)
+                    (claim,) = [one for one in got if not isinstance(one, BaseException)]
+                    assert sum(isinstance(one, CheckpointConflictError) for one in got) == 19
+                    await claim.release()
+
+        run(check())
+
+    def test_runs_are_erased_with_the_whole_threads_that_they_wrote_to(self, tmp_path: Path) -> None:
+        """In a tenant or in all; a thread that a run works on stays, and is told of."""
+
+        def of(run_id: str, checkpoint_id: str = "1") -> Checkpoint:
+            return Checkpoint(checkpoint_id=checkpoint_id, body=b"", run_id=run_id)
+
+        async def check() -> None:
+            async with self.opened(tmp_path) as store:
+                for tenant in (T, "other"):
+                    await store.put(ThreadKey(tenant, "a"), of("first"), {})
+                    await store.put(ThreadKey(tenant, "a"), of("second", "2"), {})
+                    await store.put(ThreadKey(tenant, "b", "sub"), of("first"), {})
+                    await store.put(ThreadKey(tenant, "c"), of("third"), {})
+                assert await store.threads_of_runs(T, ["first", "unknown"]) == [(T, "a"), (T, "b")]
+                assert await store.threads_of_runs(None, ["third"]) == [(T, "c"), ("other", "c")]
+                assert await store.erase_runs(T, ["first"]) == 2
+                assert await store.erase_runs(T, ["first"]) == 0
+                assert await store.threads(T) == ["c"]
+                assert await store.threads("other") == ["a", "b", "c"]
+                claim = await store.claim("other", "a")
+                with pytest.raises(CheckpointConflictError, match="'a'"):
+                    await store.erase_runs(None, ["first", "third"])
+                assert (await store.threads(T), await store.threads("other")) == ([], ["a"])
+                await claim.release()
+                assert await store.erase_runs(None, ["second"]) == 1
+
+        run(check())
+
     def test_tenants_threads_and_namespaces_are_apart(self, tmp_path: Path) -> None:
         """Nothing of one is read, listed, copied, pruned or deleted through another; names are not patterns."""
         others = [ThreadKey("acm", "thread"), ThreadKey("acme ", "thread"), ThreadKey("%", "thread")]

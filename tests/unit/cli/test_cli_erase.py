@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshflow import ReplayLedger
+from meshflow.checkpoint.sqlite import SqliteCheckpoints
+from meshflow.checkpoint.store import Checkpoint, ThreadKey
 from meshflow.facts import Principal
 from meshflow.record import StepRecord
 
@@ -70,3 +72,32 @@ def test_retention_follows_the_configuration(shell: Shell, runs: Path) -> None:
     assert (nothing.code, "ledger.retention" in nothing.err) == (3, True)
     shell.write("meshflow.yaml", "ledger:\n  path: runs.db\n  retention:\n    - {keep: 30d, fields: [input]}\n")
     assert shell("ledger", "retention", "--json").document["runs"] == {"a": 1, "b": 1}
+
+
+async def keep_state(place: Path, run_id: str) -> None:
+    store = SqliteCheckpoints(place)
+    await store.put(ThreadKey("default", "thread"), Checkpoint(checkpoint_id="1", body=b"", run_id=run_id), {})
+    await store.aclose()
+
+
+def test_state_of_a_graph_goes_with_its_run_where_it_is_named(shell: Shell, runs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "graphs.db"
+    asyncio.run(keep_state(place, "a"))
+    missing = shell("ledger", "erase", "a", *WHY, "--graphs", str(tmp_path / "grahps.db"), "--ledger", str(runs))
+    assert missing.code != 0
+    assert "grahps.db" in missing.err
+    done = shell("ledger", "erase", "a", *WHY, "--graphs", str(place), "--ledger", str(runs))
+    assert done.code == 0
+    store = SqliteCheckpoints(place)
+    assert asyncio.run(store.threads("default")) == []
+    store.close()
+
+
+def test_state_of_a_graph_goes_with_its_run_where_it_is_configured(shell: Shell, runs: Path, tmp_path: Path) -> None:
+    asyncio.run(keep_state(tmp_path / "graphs.db", "b"))
+    config = tmp_path / "meshflow.yaml"
+    config.write_text("version: 1\nledger: {path: runs.db, graph_checkpoints: [graphs.db]}\n")
+    assert shell("ledger", "erase-subject", "alice", *WHY, "--config", str(config)).code == 0
+    store = SqliteCheckpoints(tmp_path / "graphs.db")
+    assert asyncio.run(store.threads("default")) == []
+    store.close()

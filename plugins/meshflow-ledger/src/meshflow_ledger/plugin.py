@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from meshflow.checkpoint.erasing import ErasedWith
 from meshflow.errors import ConfigError, LedgerConflictError
 from meshflow.ledger import Intent, ReplayLedger
 from meshflow.ledger.anchors import ContradictionError
@@ -67,6 +68,11 @@ class LedgerSettings(Settings):
     key_encryption_key: str | None = Field(
         None, min_length=1, description="file, or env:NAME, with the key that wraps data keys, 32 bytes in base64"
     )
+    graph_checkpoints: tuple[str, ...] = Field(
+        (),
+        description="checkpoint stores whose threads go when their runs' texts are erased: SQLite files, from "
+        "meshflow.yaml if they are relative, or postgresql:// URLs",
+    )
     retention: tuple[Retention, ...] = Field(
         (), description="how long payloads are kept, a list of rules of which the first that matches decides"
     )
@@ -111,6 +117,7 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 encrypt=self.settings.encrypt,
                 key_encryption_key=self._beside(self.settings.key_encryption_key),
             )
+            self._own.also_erase(*(ErasedWith(self._placed(one)) for one in self.settings.graph_checkpoints))
         return self._own
 
     @property
@@ -139,8 +146,11 @@ class LedgerPlugin(Plugin[LedgerSettings]):
 
     def _location(self) -> str | Path:
         path = self.settings.path
-        # An address is left to the ledger, which says what it supports.
-        return path if "://" in path or path == ":memory:" else self.host.base / path
+        return path if path == ":memory:" else self._placed(path)
+
+    def _placed(self, path: str) -> str | Path:
+        # An address is left to whoever opens it, who says what is supported.
+        return path if "://" in path else self.host.base / path
 
     @hookimpl
     async def startup(self) -> None:
