@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -135,6 +134,8 @@ class Approval:
     whether a step has begun on the strength of it. ``held_output`` is set where the output, not the call, was in
     question. ``approvers`` are all who approved, where several had to; ``approver`` is the one who decided. An
     ``edited`` approval is for ``edited_input`` in the place of what was asked, and the digest covers that.
+    ``tenant_id``, ``node_id``, ``node_kind``, ``tool`` and ``action`` are those of the step that asked, and ``codes``
+    what it was asked about: left out, they match no step.
     """
 
     approval_id: str
@@ -155,15 +156,12 @@ class Approval:
     approvers: tuple[str, ...] = ()
     edited: bool = False
     edited_input: Any = None
-
-
-def folded_name(name: str) -> str:
-    """Return a person's name as two spellings of it share it: case, width, spaces, and characters that do not show.
-
-    Letters of other scripts that look alike stay apart: who may approve should be named (``approvals.approvers``).
-    """
-    shown = "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
-    return " ".join(shown.casefold().split())
+    tenant_id: str = ""
+    node_id: str = ""
+    node_kind: str = ""
+    tool: str | None = None
+    action: str | None = None
+    codes: tuple[str, ...] = ()
 
 
 class Purpose(StrEnum):

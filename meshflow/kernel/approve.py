@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from meshflow.config.models import ApprovalsConfig
 from meshflow.decision import Effect
 from meshflow.digest import arguments_digest, new_salt
+from meshflow.facts import Principal
 from meshflow.ids import new_id
 from meshflow.kernel.gate import Passage
+from meshflow.names import folded_name
 from meshflow.record import ApprovalRequest, StageResult
-from meshflow.step import Approval, StepState, folded_name
+from meshflow.step import Approval, StepState
+
+_WHO = ("subject", "agent_id", "issuer", "verified", "tenant")
 
 
 def ask_for_caller(passage: Passage, question: str) -> None:
@@ -36,15 +38,23 @@ def request_approval(passage: Passage, rules: ApprovalsConfig, *, holds_output: 
     )
 
 
-def objection(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
-    """Return why an approval does not cover the step as it stands now, as code and reason; None if it does."""
+def objection(approval: Approval, state: StepState) -> tuple[str, str] | None:
+    """Return why an approval is none for whoever hands the step in, whatever its arguments, as code and reason.
+
+    To be asked once tenant and principal are known, and before anything of the approval is used.
+    """
+    if foreign := _whose_step(approval, state):
+        return foreign
     if not approval.approved:
         return "approval.rejected", f"{approval.approver} said no: {approval.reason or 'no reason given'}"
     if approval.used:
         return "approval.used", f"approval {approval.approval_id} has been used; a person approves one execution"
-    if approval.run_id != state.run_id or approval.step_id != state.step_id:
-        return "approval.other_step", f"approval {approval.approval_id} was given for another step"
-    if state.clock.now_us() > approval.expires_at_us:
+    return None
+
+
+def shortfall(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
+    """Return why an approval does not cover the step as the gates have left it; None if it does."""
+    if state.clock.now_us() >= approval.expires_at_us:
         return "approval.expired", f"approval {approval.approval_id} has expired; ask again"
     if problem := _whose_approval(approval, state, rules):
         return problem
@@ -55,23 +65,47 @@ def objection(approval: Approval, state: StepState, rules: ApprovalsConfig) -> t
     return None
 
 
+def settle_escalations(passage: Passage, approval: Approval) -> None:
+    """Take away the questions that an approval has answered; where others are left, all are asked again.
+
+    What a gate has come to ask since, of edited arguments or under other labels, nobody has looked at.
+    """
+    asked = set(approval.codes)
+    if unasked := sorted({code for code, _ in passage.escalations} - asked):
+        reason = f"{approval.approval_id} was given before anybody was asked about {', '.join(unasked)}"
+        passage.note(StageResult("approval", "kernel", Effect.ESCALATE, "approval.incomplete", reason))
+        passage.escalations.insert(0, ("approval.incomplete", reason))
+    else:
+        passage.escalations.clear()
+
+
+def _whose_step(approval: Approval, state: StepState) -> tuple[str, str] | None:
+    """Return why a step is not the one that waited, or not of those for whom it waited."""
+    step, scope = state.step, state.facts.get("tenant_scoping")
+    if scope is None or scope.tenant_id != approval.tenant_id:
+        return "approval.other_tenant", f"approval {approval.approval_id} was given in another tenant"
+    if not _same_principal(approval.principal, state.facts.get("identity_verification")):
+        return "approval.other_principal", "the step is handed in again for another principal"
+    given = (approval.run_id, approval.step_id, approval.node_id, approval.node_kind, approval.tool, approval.action)
+    if given != (state.run_id, state.step_id, step.node_id, step.kind, step.tool, step.action):
+        return "approval.other_step", f"approval {approval.approval_id} was given for another step"
+    return None
+
+
+def _same_principal(asked: Principal, principal: Principal | None) -> bool:
+    return principal is not None and all(getattr(asked, name) == getattr(principal, name) for name in _WHO)
+
+
 def _whose_approval(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
     """Return why those who approved may not, or are too few, by the rules in force now."""
     asked = {folded_name(approval.principal.subject), folded_name(approval.principal.agent_id)}
     people = {folded_name(name): name for name in (*approval.approvers, approval.approver)}
     if theirs := [name for folded, name in people.items() if folded in asked]:
         return "approval.self_approved", f"{theirs[0]} asked for the step and may not approve it"
-    scope = state.facts.get("tenant_scoping")
-    required, approvers = rules.terms(state.step.tool, scope.tenant_id if scope is not None else None)
+    required, approvers = rules.terms(state.step.tool, approval.tenant_id)
     allowed = {folded_name(name) for name in approvers}
     if strangers := [name for folded, name in people.items() if allowed and folded not in allowed]:
         return "approval.not_an_approver", f"{strangers[0]} is none of those whom approvals.approvers names"
     if len(people) < required:
         return "approval.too_few", f"{len(people)} of {required} people have approved"
     return None
-
-
-def same_principal(approval: Approval, principal: Any) -> bool:
-    """Return whether a resumed step runs for the principal that asked."""
-    asked = approval.principal
-    return principal is not None and (asked.subject, asked.agent_id) == (principal.subject, principal.agent_id)

@@ -39,6 +39,8 @@ CODES: dict[str, str] = {
     "approval.rejected": "A person said no.",
     "approval.used": "A step has begun on the strength of the approval already; it covers one execution.",
     "approval.other_step": "The approval was given for another step.",
+    "approval.incomplete": "Gates ask what nobody was asked when the step was approved; this code comes with escalate.",
+    "approval.other_tenant": "The approval was given in another tenant.",
     "approval.other_principal": "The step was handed in again for another principal than the one that asked.",
     "approval.expired": "The approval has expired.",
     "approval.self_approved": "The approver is the one who asked.",

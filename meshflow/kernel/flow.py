@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from meshflow.decision import Decision, Effect
 from meshflow.facts import RiskTier
-from meshflow.kernel.approve import ask_for_caller, objection, request_approval, same_principal
+from meshflow.kernel.approve import ask_for_caller, objection, request_approval, settle_escalations, shortfall
 from meshflow.kernel.ask import ask, describe, drive
 from meshflow.kernel.bind import Binding, Failure
 from meshflow.kernel.core import Core
@@ -18,6 +18,7 @@ from meshflow.kernel.finish import Ending, finish
 from meshflow.kernel.gate import Passage
 from meshflow.kernel.redact import redact
 from meshflow.kernel.release import Release
+from meshflow.kernel.resume import unanswered
 from meshflow.kernel.shield import to_the_end
 from meshflow.record import RuntimeOutcome, StageResult, Verdict
 from meshflow.step import Approval, Execution, StepState
@@ -43,6 +44,9 @@ class Flow:
 
     async def run(self) -> RuntimeOutcome:
         """Take the step all the way. Cancellation waits until the step is recorded, then goes on."""
+        if self.state.step.resume and (pending := await unanswered(self.core, self.state)) is not None:
+            self.outcome = pending
+            return pending
         try:
             ending = await drive(self.state.asking, self._ending())
         except BaseException as error:
@@ -52,10 +56,13 @@ class Flow:
         self._announce()
         return self.outcome
 
-    async def chunks(self) -> AsyncIterator[Any]:
+    async def chunks(self, begin: Callable[[], Awaitable[None]]) -> AsyncIterator[Any]:
         """Yield released parts; when iteration ends the step is recorded and ``outcome`` is set."""
         if not self.core.started:
-            await self.core.start()
+            await begin()
+        if self.state.step.resume and (pending := await unanswered(self.core, self.state)) is not None:
+            self.outcome = pending
+            return
         release = Release(self.passage)
         try:
             if await drive(self.state.asking, self._admitted()):
@@ -98,6 +105,8 @@ class Flow:
         """Pass the gates; settle whether a person must approve; write the intent."""
         passage = self.passage
         await passage.pass_gates(passage.pipeline.entry)
+        if passage.denial is None and self.state.approval is not None:
+            self._take_up(self.state.approval)
         if passage.denial is None:
             await passage.pass_gates(enter_tenant(self.core, passage))
         if passage.denial is None and self.state.step.ask is not None:
@@ -109,24 +118,37 @@ class Flow:
         passage.check_input_before_execution()
         return passage.denial is None
 
-    def _judge_approval(self, approval: Approval) -> None:
-        passage = self.passage
-        problem = objection(approval, self.state, self.core.approvals)
-        if problem is None and not same_principal(approval, passage.context.principal):
-            problem = ("approval.other_principal", "the step is handed in again for another principal")
+    def _take_up(self, approval: Approval) -> None:
+        """Refuse an approval that is not of this step; otherwise go on with the input that it is for."""
+        problem = objection(approval, self.state)
         if problem is not None:
-            passage.note(StageResult("approval", "kernel", _DENY, *problem))
-            passage.denial = problem
+            self._refuse_approval(problem)
+        elif approval.edited:
+            self.passage.take_input(approval.edited_input)
+
+    def _judge_approval(self, approval: Approval) -> None:
+        """Refuse an approval that does not cover what the gates have left of the step."""
+        problem = shortfall(approval, self.state, self.core.approvals)
+        if problem is not None:
+            self._refuse_approval(problem)
             return
-        reason = f"{approval.approver} approved {approval.approval_id}"
-        passage.note(StageResult("approval", "kernel", _ALLOW, "approval.granted", reason))
-        passage.escalations.clear()
+        if approval.holds_output:
+            self.passage.escalations.clear()  # what they ask about has been done, and is not done again
+        else:
+            settle_escalations(self.passage, approval)
+        if not self.passage.escalations:
+            reason = f"{approval.approver} approved {approval.approval_id}"
+            self.passage.note(StageResult("approval", "kernel", _ALLOW, "approval.granted", reason))
+
+    def _refuse_approval(self, problem: tuple[str, str]) -> None:
+        self.passage.note(StageResult("approval", "kernel", _DENY, *problem))
+        self.passage.denial = problem
 
     async def _intend(self) -> bool:
-        """Have the intent on disk before a step with side effects runs."""
+        """Have the intent on disk before a step with side effects runs, and before an approval is used."""
         passage, state = self.passage, self.state
         risk = state.facts.get("risk_classification")
-        if risk is not None and risk <= _READ_ONLY:
+        if risk is not None and risk <= _READ_ONLY and state.approval is None:
             return True
         passage.kept = await redact(passage.pipeline, state, {"input": state.input})
         state.recorded_input = passage.kept.fields["input"]
@@ -178,7 +200,7 @@ class Flow:
         passage = self.passage
         await passage.pass_output(execution.output)
         if self.state.approval is not None and self.state.approval.holds_output:
-            passage.escalations.clear()
+            settle_escalations(passage, self.state.approval)
         return self._released(passage.output)
 
     def _released(self, output: Any) -> Ending:

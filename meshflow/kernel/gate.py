@@ -212,9 +212,13 @@ class Passage:
             return None
         if binding.stage.number > _LAST_REPLACING_GATE:
             return "invalid_decision", f"{binding.name} may not replace the input after {SENSITIVE_DATA.name}"
+        self.take_input(replacement)
+        return None
+
+    def take_input(self, replacement: Any) -> None:
+        """Go on with another input."""
         self.state.input = replacement
         self.input_digest = digest(replacement) if can_change(replacement) else None
-        return None
 
     def _input_changed(self) -> bool:
         return self.input_digest is not None and digest(self.state.input) != self.input_digest

@@ -17,19 +17,17 @@ from meshflow.errors import ConfigError
 from meshflow.facts import TaintLabels
 from meshflow.ids import new_id
 from meshflow.kernel import followup
-from meshflow.kernel.ask import describe
 from meshflow.kernel.core import Core
 from meshflow.kernel.explain import Explanation, explain
-from meshflow.kernel.finish import Ending
 from meshflow.kernel.flow import Flow
 from meshflow.kernel.session import Session, StepStream
 from meshflow.kernel.watch import ReloadEvent, Watcher
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.loop_thread import LoopThread
 from meshflow.plugin.base import Host, Plugin
-from meshflow.record import RuntimeOutcome, Status, StepRecord, Verdict
+from meshflow.record import RuntimeOutcome
 from meshflow.registry.select import StageChoice
-from meshflow.step import NodeInput, StepContext, StepState
+from meshflow.step import NodeInput, StepState
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -112,10 +110,6 @@ class StepRuntime:
         state = self._state(core, node_input)
         core.enter(state)
         try:
-            if node_input.resume:
-                pending = await _resumed(core, state)
-                if pending is not None:
-                    return pending
             return await Flow(core, state).run()
         finally:
             core.leave(state)
@@ -132,7 +126,10 @@ class StepRuntime:
         """Run a step whose handler streams; iterate to get what the output guardrails release."""
         core = self._core
         state = self._state(core, node_input)
-        return StepStream(Flow(core, state), partial(core.enter, state), partial(core.leave, state))
+        flow = Flow(core, state)
+        return StepStream(
+            flow, flow.chunks(partial(self._begin, core)), partial(core.enter, state), partial(core.leave, state)
+        )
 
     async def explain(self, node_input: NodeInput) -> Explanation:
         """Return what each gate would say of a step, past denials, without executing or counting it."""
@@ -289,37 +286,6 @@ def _load(source: Config | Mapping[str, Any] | str | Path | None) -> Config:
     if isinstance(source, Mapping):
         return config_from_mapping(source)
     return load_config(source)
-
-
-async def _resumed(core: Core, state: StepState) -> RuntimeOutcome | None:
-    """Find the answer that a resumed step waited for; return an outcome if there is none yet."""
-    find = core.base.find_approval
-    try:
-        state.approval = await find(StepContext(state)) if find is not None else None
-    except Exception as error:
-        reason = describe("the audit provider", error)
-        return _unrecorded(state, Ending(Verdict.ERROR, "approval.unreadable", reason), Status.FAILED)
-    if state.approval is not None:
-        state.attempt = state.approval.attempt + 1
-        if state.approval.edited:
-            state.input = state.approval.edited_input
-        return None
-    return _unrecorded(state, Ending(Verdict.ESCALATE, "approval.pending", "nobody has decided yet"), Status.PAUSED)
-
-
-def _unrecorded(state: StepState, ending: Ending, status: Status) -> RuntimeOutcome:
-    """Return the outcome of a step that never began."""
-    record = StepRecord(
-        run_id=state.run_id,
-        node_id=state.step.node_id,
-        step_id=state.step_id,
-        attempt=state.attempt,
-        node_kind=state.step.kind,
-        verdict=ending.verdict,
-        code=ending.code,
-        reason=ending.reason,
-    )
-    return RuntimeOutcome(status, None, record, ending.code, ending.reason, recorded=False)
 
 
 async def _retire(old: Core, new: Core) -> None:

@@ -30,9 +30,11 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
     last part that could be released. ``outcome`` is set when iteration has ended.
     """
 
-    def __init__(self, flow: Flow, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+    def __init__(
+        self, flow: Flow, parts: AsyncIterator[Any], enter: Callable[[], None], leave: Callable[[], None]
+    ) -> None:
         self._flow = flow
-        self._parts = flow.chunks()
+        self._parts = parts
         self._enter: Callable[[], None] | None = enter
         self._leave: Callable[[], None] | None = leave
 

@@ -13,7 +13,8 @@ from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, s
 from meshflow.ledger.format.payload import payload_bytes, payload_value
 from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
-from meshflow.step import Approval, folded_name
+from meshflow.names import folded_name
+from meshflow.step import Approval
 
 AS_ASKED: Any = object()
 """Stands for the arguments that were asked about."""
@@ -22,8 +23,8 @@ AS_ASKED: Any = object()
 class ApprovalRefusedError(LedgerError):
     """A decision that may not be made.
 
-    ``cause`` is ``unknown``, ``decided``, ``expired``, ``self_approval``, ``no_principal``, ``approver``, ``voted``,
-    ``raced`` or ``edit``.
+    ``cause`` is ``unknown``, ``decided``, ``expired``, ``self_approval``, ``no_principal``, ``answer``, ``approver``,
+    ``voted``, ``raced`` or ``edit``.
     """
 
     def __init__(self, cause: str, message: str) -> None:
@@ -76,6 +77,8 @@ async def decide(
     ApprovalRefusedError where there is nothing to decide, or not by this person or any more.
     """
     approve, approver, reason = answer.approve, answer.approver, answer.reason
+    if not isinstance(approve, bool):
+        raise ApprovalRefusedError("answer", f"approve is True or False, not {approve!r}")
     if not isinstance(approver, str) or not approver.strip():
         raise ApprovalRefusedError("approver", "a decision needs the name of who decides")
     entry = await _request(store, approval_id, tenant)
@@ -95,7 +98,7 @@ async def decide(
     fields = {
         "v": VERSION, "kind": "approval", "run_id": entry.run_id, "step_id": step["step_id"],
         "attempt": step["attempt"], "tenant_id": step["tenant_id"], "node_id": step["node_id"],
-        "approval_id": approval_id, "approved": bool(approve), "started_us": now_us,
+        "approval_id": approval_id, "approved": approve, "started_us": now_us,
         "arguments_digest": digest, "edited": answer.edits, "votes": [vote.entry_hash.hex() for vote in votes],
     }  # fmt: skip
     try:
@@ -106,10 +109,10 @@ async def decide(
             raise _decided(approval_id) from None
         raise
     return {
-        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": bool(approve),
+        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": approve,
         "approver": approver, "reason": reason, "decided_at": timestamp(now_us), "seq": written.seq,
         "entry_hash": written.entry_hash, "decided": True, "required": required,
-        "approvals": len(votes) + bool(approve),
+        "approvals": len(votes) + approve,
     }  # fmt: skip
 
 
@@ -128,7 +131,11 @@ def _digest(answer: Answer, step: Mapping[str, Any], entry: StoredEntry) -> str:
         return str(step["approval_request"]["arguments_digest"])
     if not answer.approve or step["approval_request"]["holds_output"]:
         raise ApprovalRefusedError("edit", "only arguments that are approved, before the step runs, can be edited")
-    return arguments_digest(answer.edited, _payload(entry, "request_salt"))
+    salt = _payload(entry, "request_salt")
+    digest = arguments_digest(answer.edited, salt)
+    if arguments_digest(payload_value(payload_bytes(answer.edited)), salt) != digest:
+        raise ApprovalRefusedError("edit", "edited arguments are JSON values: they come back from the ledger as such")
+    return digest
 
 
 async def _votes(store: LedgerStore, run_id: str, approval_id: str) -> list[StoredEntry]:
@@ -174,7 +181,9 @@ async def _request(store: LedgerStore, approval_id: str, tenant: str | None) -> 
     found = await store.escalations(approval_id, tenant)
     if not found:
         raise ApprovalRefusedError("unknown", f"the ledger has no step that waits for approval {approval_id!r}")
-    return _intact(found[-1])
+    if len(found) > 1:
+        raise LedgerError(f"{len(found)} steps wait for approval {approval_id!r}, and it can be of one alone; verify")
+    return _intact(found[0])
 
 
 def _intact(entry: StoredEntry) -> StoredEntry:
@@ -209,15 +218,16 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
     entry = await _request(store, answer["approval_id"], tenant)
     step = step_dict(entry)
     request, principal = step["approval_request"], step["principal"]
-    salt = entry.payloads.get("request_salt")
-    if answer.get("edited") and "input" not in decision.payloads:
-        return None
     votes = await _votes(store, run_id, answer["approval_id"]) if answer["approved"] else []
-    approvers = tuple(_payload(_intact(vote), "approver") for vote in votes)
     if [vote.entry_hash.hex() for vote in votes] != answer.get("votes", []) and answer["approved"]:
         return None
-    if principal is None or salt is None or (entry.run_id, step["step_id"]) != (run_id, step_id):
+    if principal is None or "request_salt" not in entry.payloads:
         return None
+    if (entry.run_id, step["step_id"], step["attempt"]) != (run_id, step_id, answer["attempt"]):
+        return None
+    edit = await _edit(store, decision, entry)
+    if edit is not None and "input" not in edit.payloads:
+        return None  # erased: what was approved is not known any more
     return Approval(
         approval_id=answer["approval_id"],
         run_id=run_id,
@@ -231,13 +241,37 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         principal=principal_from(principal),
         reason=answer["reason"],
         attempt=await _last_attempt(store, run_id, step_id),
-        used=await _used(store, run_id, answer["approval_id"], tenant),
+        used=await _used(store, run_id, answer["approval_id"], tenant, of_output=request["holds_output"]),
         holds_output=request["holds_output"],
         held_output=step["output_content"] if request["holds_output"] else None,
-        approvers=approvers,
-        edited=answer.get("edited", False),
-        edited_input=answer["input_task"] if answer.get("edited") else None,
+        approvers=tuple(_payload(_intact(vote), "approver") for vote in votes),
+        edited=edit is not None,
+        edited_input=step_dict(edit)["input_task"] if edit is not None else None,
+        tenant_id=step["tenant_id"],
+        node_id=step["node_id"],
+        node_kind=step["node_kind"],
+        tool=step["tool"],
+        action=step["action"],
+        codes=tuple(request["codes"]),
     )
+
+
+async def _edit(store: LedgerStore, decision: StoredEntry | None, request: StoredEntry) -> StoredEntry | None:
+    """Return the decision whose edit the step runs with; None where it runs with what the caller hands in.
+
+    What was asked about may itself be an edit: of a step that an earlier approval let run, and that waited again.
+    """
+    while decision is not None:
+        if step_dict(decision).get("edited"):
+            return decision
+        earlier = step_dict(request)["approval_id"]
+        if earlier is None:
+            return None
+        decision = await store.decision(earlier)
+        if decision is not None:
+            _intact(decision)
+            request = await _request(store, earlier, None)
+    return None
 
 
 async def _last_attempt(store: LedgerStore, run_id: str, step_id: str) -> int:
@@ -245,14 +279,15 @@ async def _last_attempt(store: LedgerStore, run_id: str, step_id: str) -> int:
     return max(int(step_dict(entry)["attempt"]) for entry in found if entry is not None)
 
 
-async def _used(store: LedgerStore, run_id: str, approval_id: str, tenant: str | None) -> bool:
-    """Return whether a step has begun, or ended, on the strength of an approval."""
-    async for entry in store.entries(run_id, "intent", tenant):
-        if step_dict(entry)["approval_id"] == approval_id:
-            return True
+async def _used(store: LedgerStore, run_id: str, approval_id: str, tenant: str | None, *, of_output: bool) -> bool:
+    """Return whether a step has begun, or ended, on the strength of an approval; of an output, whether it is out."""
+    if not of_output:
+        async for entry in store.entries(run_id, "intent", tenant):
+            if step_dict(entry)["approval_id"] == approval_id:
+                return True
     async for entry in store.entries(run_id, "step", tenant):
         step = step_dict(entry)
-        if step["approval_id"] == approval_id and step["verdict"] in ("commit", "error"):
+        if step["approval_id"] == approval_id and (step["executed"] or step["verdict"] in ("commit", "error")):
             return True
     return False
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from meshflow.config.problems import Problem, unknown
 from meshflow.config.source import SettingPath, shown
 from meshflow.facts import Confidentiality, Origin, RiskTier
-from meshflow.step import folded_name
+from meshflow.names import folded_name
 
 Truth: TypeAlias = bool | None
 """None: what would decide it has been erased."""

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from meshflow.config.problems import did_you_mean
 from meshflow.ledger.retention import AUTHORITY as RETENTION_POLICY
+from meshflow.names import folded_name
 from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.manifest import RecordKind
 from meshflow.stages import STAGE_BY_NAME
-from meshflow.step import folded_name
 
 DAY_US: Final = 86_400_000_000
 _PRINCIPAL = ("subject", "agent_id", "issuer", "verified", "roles", "tenant", "token_id")

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from meshflow import Decision, NodeInput, Status
+from meshflow import Decision, NodeInput, Status, StepDeniedError
 from meshflow.clock import ManualClock
 from meshflow.config.models import ApprovalsConfig
 from meshflow.digest import arguments_digest
+from meshflow.facts import Principal, RiskTier
 from meshflow.step import Approval
 
 ASK = Decision.escalate("policy_evaluation.large", "over the limit")
@@ -43,6 +44,12 @@ class Desk:
             principal=paused.record.principal,
             attempt=paused.record.attempt,
             holds_output=request.holds_output,
+            tenant_id=paused.record.tenant_id,
+            node_id=paused.record.node_id,
+            node_kind=paused.record.node_kind,
+            tool=paused.record.tool,
+            action=paused.record.action,
+            codes=request.codes,
         )
         self.given = replace(approval, **self.answer)
         return paused
@@ -86,6 +93,13 @@ async def test_resuming_before_anybody_decided_stays_paused_and_writes_nothing(k
         ({"used": True}, "approval.used"),
         ({"step_id": "other"}, "approval.other_step"),
         ({"run_id": "other"}, "approval.other_step"),
+        ({"node_id": "other"}, "approval.other_step"),
+        ({"node_kind": "http"}, "approval.other_step"),
+        ({"tool": "wire_transfer"}, "approval.other_step"),
+        ({"action": "delete"}, "approval.other_step"),
+        ({"tenant_id": "other"}, "approval.other_tenant"),
+        ({"tenant_id": ""}, "approval.other_tenant"),
+        ({"principal": Principal("ada", "agent-1", issuer="elsewhere")}, "approval.other_principal"),
         ({"approver": "ada"}, "approval.self_approved"),
         ({"approver": "agent-1"}, "approval.self_approved"),
         ({"fingerprint": "0" * 64}, "approval.policy_changed"),
@@ -108,10 +122,19 @@ async def test_an_approval_does_not_cover_other_arguments(kit):
     assert outcome.code == "approval.arguments_changed"
 
 
-async def test_an_approval_runs_out(kit):
+@pytest.mark.parametrize(("seconds", "code"), [(86_399.9, ""), (86_400, "approval.expired")])
+async def test_an_approval_runs_out_at_the_moment_that_was_told(kit, seconds, code):
     desk = Desk(kit)
     await desk.ask_and_answer()
-    desk.clock.advance(86_401)
+    desk.clock.advance(seconds)
+    assert (await desk.runtime.run(replace(STEP, resume=True))).code == code
+
+
+async def test_an_approval_runs_out_while_the_gates_are_passed(kit):
+    desk = Desk(kit)
+    await desk.ask_and_answer()
+    desk.clock.advance(86_399)
+    kit.plugin.on["authorize_tool"] = lambda context: desk.clock.advance(2) or Decision.allow()
     assert (await desk.runtime.run(replace(STEP, resume=True))).code == "approval.expired"
 
 
@@ -215,3 +238,118 @@ class TestRules:
         digest = arguments_digest(edited, desk.given.salt)
         desk.given = replace(desk.given, edited=True, edited_input=edited, arguments_digest=digest)
         assert (await desk.runtime.run(replace(STEP, resume=True))).code == "input_guardrails.large"
+
+
+class TestOtherQuestions:
+    """What gates have come to ask since, nobody has answered."""
+
+    @staticmethod
+    def gate(desk, code):
+        desk.runtime.plugin("every").on["guard_input"] = Decision.escalate(code, "looks odd")
+
+    async def test_a_question_that_nobody_was_asked_waits_for_an_answer_of_its_own(self, kit):
+        desk = Desk(kit)
+        first = await desk.ask_and_answer()
+        self.gate(desk, "input_guardrails.odd")
+        again = await desk.runtime.run(replace(STEP, resume=True))
+        assert (again.status, again.code) == (Status.PAUSED, "approval.incomplete")
+        assert again.approval_id not in (None, first.approval_id)
+        assert "execute_step" not in kit.plugin.calls
+        asked = again.record.approval_request
+        assert {"policy_evaluation.large", "input_guardrails.odd"} <= set(asked.codes)
+        desk.given = replace(
+            desk.given, approval_id=asked.approval_id, salt=asked.salt, arguments_digest=asked.arguments_digest,
+            codes=asked.codes, attempt=2,
+        )  # fmt: skip
+        assert (await desk.runtime.run(replace(STEP, resume=True))).output == "paid"
+
+    async def test_a_question_less_needs_no_other_answer(self, kit):
+        desk = Desk(kit, {"guard_input": Decision.escalate("input_guardrails.odd", "looks odd")})
+        await desk.ask_and_answer()
+        desk.runtime.plugin("every").on["guard_input"] = Decision.abstain()
+        assert (await desk.runtime.run(replace(STEP, resume=True))).output == "paid"
+
+    async def test_an_edit_that_raises_another_question_waits_again(self, kit):
+        def odd(context):
+            return Decision.escalate("input_guardrails.odd", "odd") if context.input["amount"] == 7 else None
+
+        desk = Desk(kit, {"guard_input": odd})
+        await desk.ask_and_answer()
+        digest = arguments_digest({"amount": 7}, desk.given.salt)
+        desk.given = replace(desk.given, edited=True, edited_input={"amount": 7}, arguments_digest=digest)
+        again = await desk.runtime.run(replace(STEP, resume=True))
+        assert (again.status, again.code, again.record.input) == (Status.PAUSED, "approval.incomplete", {"amount": 7})
+
+    async def test_an_output_about_which_something_else_is_asked_stays_held(self, kit):
+        desk = Desk(
+            kit, {"evaluate_policy": Decision.allow(), "guard_output": Decision.escalate("output_guardrails.x", "look")}
+        )
+        await desk.ask_and_answer()
+        desk.given = replace(desk.given, held_output="paid")
+        desk.runtime.plugin("every").on["guard_output"] = Decision.escalate("output_guardrails.y", "look again")
+        again = await desk.runtime.run(replace(STEP, resume=True))
+        assert (again.status, again.code, again.output) == (Status.PAUSED, "approval.incomplete", None)
+        assert again.record.approval_request.holds_output
+
+
+async def test_what_an_approval_of_elsewhere_holds_is_nowhere_in_the_outcome(kit):
+    desk = Desk(kit, tenant_id="other", edited=True, edited_input={"amount": 12_345}, holds_output=True)
+    await desk.ask_and_answer()
+    desk.given = replace(desk.given, held_output="their report")
+    outcome = await desk.runtime.run(replace(STEP, resume=True))
+    assert outcome.code == "approval.other_tenant"
+    assert "12345" not in repr(outcome)
+    assert "their report" not in repr(outcome)
+    assert kit.plugin.calls.count("evaluate_policy") == 1
+
+
+async def test_an_approval_leaves_an_intent_also_of_what_only_reads(kit):
+    desk = Desk(kit, {"classify_risk": Decision.allow(fact=RiskTier.READ_ONLY)})
+    await desk.ask_and_answer()
+    assert kit.plugin.intents == []
+    assert (await desk.runtime.run(replace(STEP, resume=True))).ok
+    assert len(kit.plugin.intents) == 1
+
+
+class TestStreams:
+    """A stream that waited is handed in again as any other step."""
+
+    @staticmethod
+    def step(**more):
+        async def stream(value):
+            yield "one "
+            yield "two"
+
+        return replace(STEP, handler=stream, **more)
+
+    async def test_an_approved_stream_runs(self, kit):
+        desk = Desk(kit)
+        await desk.ask_and_answer(self.step())
+        stream = desk.runtime.stream(self.step(resume=True))
+        assert "".join([part async for part in stream]) == "one two"
+        assert (stream.outcome.status, stream.outcome.record.attempt) == (Status.COMPLETED, 2)
+        assert stream.outcome.record.approval_id == desk.given.approval_id
+
+    async def test_one_that_nobody_has_decided_waits_on_and_writes_nothing(self, kit):
+        desk = Desk(kit)
+        await desk.runtime.run(self.step())
+        stream = desk.runtime.stream(self.step(resume=True))
+        with pytest.raises(StepDeniedError, match="approval.pending"):
+            [part async for part in stream]
+        assert (stream.outcome.status, len(kit.plugin.records)) == (Status.PAUSED, 1)
+
+    async def test_a_held_answer_is_released_without_being_made_again(self, kit):
+        made = []
+
+        async def stream(value):
+            made.append(1)
+            yield "report"
+
+        desk = Desk(
+            kit, {"evaluate_policy": Decision.allow(), "guard_output": Decision.escalate("output_guardrails.x", "look")}
+        )
+        step = replace(STEP, handler=stream)
+        await desk.ask_and_answer(step)
+        desk.given = replace(desk.given, held_output="report")
+        released = [part async for part in desk.runtime.stream(replace(step, resume=True))]
+        assert (released, made) == (["report"], [1])
