@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
@@ -13,7 +16,7 @@ from typing import Any
 import orjson
 
 _IMMUTABLE = (str, bytes, int, float, bool, type(None))
-_BY_TEXT = (Decimal, Fraction, PurePath, complex)
+_BY_TEXT = (Decimal, Fraction, PurePath, complex, timedelta, range)
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
@@ -35,8 +38,9 @@ def new_salt() -> str:
 def arguments_digest(value: Any, salt: str) -> str:
     """Return the salted digest that an approval is bound to, as hex.
 
-    Salted, so that the digest of a short argument does not give the argument away. Objects without a JSON form count
-    by type alone, since a resumed step brings new ones; numbers, paths and the like by their text.
+    Salted, so that the digest of a short argument does not give the argument away. Models, mappings and tuples of any
+    type count by what they hold, numbers, paths and the like by their text. Other objects without a JSON form count by
+    type alone, since a resumed step brings new ones.
     """
     return sha256(b"meshflow/arguments/v1\x00" + bytes.fromhex(salt) + _encoded(value, _by_type)).hexdigest()
 
@@ -52,15 +56,30 @@ def _encoded(value: Any, default: Any) -> bytes:
 
 
 def _by_type(value: Any) -> Any:
+    found = _content(value)
+    return found if found is not None else _name(value)
+
+
+def _by_identity(value: Any) -> Any:
+    found = _content(value)
+    return found if found is not None else f"{_name(value)}:{id(value)}"
+
+
+def _content(value: Any) -> Any:
+    """Return what a value of no JSON type holds, under its type's name; None where that cannot be said."""
     if isinstance(value, (set, frozenset)):
         return sorted(map(repr, value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return sha256(value).hexdigest()
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return f"{name}:{value}" if isinstance(value, _BY_TEXT) else name
+    if isinstance(value, _BY_TEXT):
+        return f"{_name(value)}:{value}"
+    if isinstance(value, Mapping):
+        return {_name(value): dict(value)}
+    if isinstance(value, (tuple, deque)):
+        return {_name(value): list(value)}
+    dump = getattr(type(value), "model_dump", None)  # of a pydantic model
+    return {_name(value): dump(value)} if callable(dump) else None
 
 
-def _by_identity(value: Any) -> Any:
-    if isinstance(value, (set, frozenset, bytes, bytearray, memoryview)):
-        return _by_type(value)
-    return f"{_by_type(value)}:{id(value)}"
+def _name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
