@@ -149,6 +149,7 @@ def _runtime(config: Config, *, start: bool) -> Iterator[Check]:
     yield from _profiles(runtime)
     if start:
         yield _started(runtime)
+        yield from _webhook(config)
 
 
 def _started(runtime: StepRuntime) -> Check:
@@ -161,6 +162,19 @@ def _started(runtime: StepRuntime) -> Check:
     except MeshflowError as error:
         return Check(ERROR, "", "start", str(error))
     return Check(OK, "", "start", "every plugin starts and stops")
+
+
+def _webhook(config: Config) -> Iterator[Check]:
+    """Say whether a connection to the webhook for approvals can be made; nothing is posted."""
+    from meshflow.kernel.post import unreachable
+
+    if config.approvals.webhook is None:
+        return
+    if problem := unreachable(config.approvals.webhook):
+        where = config.where(("approvals", "webhook", "url"))
+        yield Check(WARNING, "", "webhook", f"{where}: approvals.webhook.url cannot be reached: {problem}")
+    else:
+        yield Check(OK, "", "webhook", "can be reached")
 
 
 def _profiles(runtime: StepRuntime) -> Iterator[Check]:

@@ -130,6 +130,8 @@ def _url(value: str) -> str:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or (parts.scheme != "https" and not (local and parts.scheme == "http")):
         raise ValueError("is an https:// address, or http:// on this machine")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has no user and password in it: what is sent is signed with the secret")
     return value
 
 

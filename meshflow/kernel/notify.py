@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import logging
-import time
-import urllib.error
-import urllib.request
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import sha256
-from http.client import HTTPException
 from typing import Any
 
 from meshflow.clock import Clock
 from meshflow.config.models import WebhookConfig
+from meshflow.kernel.post import FAILURES, post, words
+from meshflow.ledger.format.payload import payload_bytes
 from meshflow.record import StepRecord
 
 log = logging.getLogger(__name__)
-SIGNATURE = "Meshflow-Signature"
 _FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 8.0
 _POSTS_AT_ONCE = 4
+_MOST_WAITING = 10_000
 
 
 class Notifier:
-    """Posts in the background, with retries, and never holds a step up.
+    """Posts in the background, with retries, and never holds a step up or fails it.
 
     It posts on threads of its own: the loop on which a step paused may end before the post is through.
 
     The header ``Meshflow-Signature`` is ``t=SECONDS,v1=HEX``, HMAC-SHA256 under the secret over ``SECONDS.BODY``: the
-    receiver checks both that the body is ours and that it is not an old one sent again.
+    receiver checks both that the body is ours and that it is not an old one sent again. A retry has the same body.
     """
 
     def __init__(self, settings: WebhookConfig, clock: Clock) -> None:
@@ -38,53 +35,53 @@ class Notifier:
         self._clock = clock
         self._threads = ThreadPoolExecutor(_POSTS_AT_ONCE, thread_name_prefix="meshflow-webhook")
         self._posting: set[Future[None]] = set()
+        self._closing = threading.Event()
+        self._given_up = threading.Event()
 
     def announce(self, record: StepRecord) -> None:
         """Have the request of a paused step posted."""
-        post = self._threads.submit(self._post, document(record, self._settings.include_input))
-        self._posting.add(post)
-        post.add_done_callback(self._posting.discard)
+        approval_id = record.approval_request.approval_id if record.approval_request is not None else ""
+        if len(self._posting) >= _MOST_WAITING:
+            log.error("approval %s is not posted: %d others wait for the webhook", approval_id, _MOST_WAITING)
+            return
+        try:
+            posting = self._threads.submit(self._post, approval_id, record)
+        except RuntimeError as error:  # the interpreter, or the runtime, is shutting down
+            log.error("approval %s is not posted: %s", approval_id, error)
+            return
+        self._posting.add(posting)
+        posting.add_done_callback(self._posted)
 
     async def drained(self) -> None:
-        """Wait for what is being posted, whichever loop announced it; each post ends by itself."""
+        """Wait for what is being posted, whichever loop announced it, and end; to be called once.
+
+        Each post ends by itself. Once one has failed for good, what still waits is not tried any more.
+        """
+        self._closing.set()
         await asyncio.gather(*map(asyncio.wrap_future, tuple(self._posting)), return_exceptions=True)
+        self._threads.shutdown(wait=False)
 
-    def _post(self, told: dict[str, Any]) -> None:
-        body = json.dumps(told, ensure_ascii=False, sort_keys=True).encode()
-        for attempt in range(1, self._settings.attempts + 1):
+    def _posted(self, posting: Future[None]) -> None:
+        self._posting.discard(posting)
+        if (error := posting.exception()) is not None:
+            log.error("an approval was not posted", exc_info=error)
+
+    def _post(self, approval_id: str, record: StepRecord) -> None:
+        body = payload_bytes(document(record, self._settings.include_input))
+        attempts = self._settings.attempts
+        for attempt in range(1, attempts + 1):
+            if self._given_up.is_set():
+                break
             try:
-                self._send(body)
+                post(self._settings, body, self._clock.now_us() // 1_000_000)
                 return
-            except (OSError, HTTPException, ValueError) as error:
-                log.warning(
-                    "approval %s was not posted, try %d of %d: %s",
-                    told["approval_id"], attempt, self._settings.attempts, _words(error),
-                )  # fmt: skip
-                if attempt < self._settings.attempts:
-                    time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1))
-
-    def _send(self, body: bytes) -> None:
-        seconds = self._clock.now_us() // 1_000_000
-        headers = {
-            "Content-Type": "application/json",
-            SIGNATURE: f"t={seconds},v1={signature(self._settings.secret.get_secret_value(), seconds, body)}",
-        }
-        request = urllib.request.Request(self._settings.url, body, headers, method="POST")  # noqa: S310 - http or https
-        opener = urllib.request.build_opener(_NoRedirect)
-        with opener.open(request, timeout=self._settings.timeout_ms / 1_000) as answer:
-            answer.read(1)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """What is told goes where the setting says, and nowhere that an answer says."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def signature(secret: str, seconds: int, body: bytes) -> str:
-    """Return the hexadecimal HMAC-SHA256 of a body at a time."""
-    return hmac.new(secret.encode(), f"{seconds}.".encode() + body, sha256).hexdigest()
+            except FAILURES as error:
+                log.warning("approval %s was not posted, try %d of %d: %s", approval_id, attempt, attempts, words(error))
+            if attempt < attempts:
+                self._given_up.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (attempt - 1)))
+        if self._closing.is_set():
+            self._given_up.set()
+        log.error("nobody was told that approval %s waits", approval_id)
 
 
 def document(record: StepRecord, include_input: bool) -> dict[str, Any]:
@@ -99,7 +96,3 @@ def document(record: StepRecord, include_input: bool) -> dict[str, Any]:
         "required": request.required, "expires_at_us": request.expires_at_us,
     }  # fmt: skip
     return {**told, "input": record.input} if include_input else told
-
-
-def _words(error: Exception) -> str:
-    return f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else f"{type(error).__name__}: {error}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ import pytest
 from meshflow import NodeInput, ReplayLedger, StepRuntime
 from meshflow.config.load import config_from_mapping
 from meshflow.errors import ConfigError
+from meshflow.ledger.format.payload import payload_bytes, payload_value
 
 SECRET = "a secret of twenty-odd characters"
 
@@ -26,6 +29,7 @@ class Receiver:
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
+        self.location = "http://127.0.0.1:9/elsewhere"
         self.wait_s = 0.0
         receiver = self
 
@@ -36,8 +40,8 @@ class Receiver:
                 receiver.got.append((dict(self.headers), body))
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 self.send_response(status)
-                if status in (301, 307):
-                    self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+                if 300 <= status < 400:
+                    self.send_header("Location", receiver.location)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -61,6 +65,31 @@ def receiver() -> Iterator[Receiver]:
     one.close()
 
 
+class Verifier:
+    """What a receiver does by the documentation alone: HMAC by RFC 2104, a window, and each approval once."""
+
+    def __init__(self, secret: str = SECRET, window_s: int = 300) -> None:
+        self._key = secret.encode()
+        self._window_s = window_s
+        self._seen: set[tuple[str, int]] = set()
+
+    def accepts(self, header: str, body: bytes, now_s: float | None = None) -> bool:
+        parts = dict(part.split("=", 1) for part in header.split(","))
+        message = parts["t"].encode() + b"." + body
+        key = (sha256(self._key).digest() if len(self._key) > 64 else self._key).ljust(64, b"\0")
+        inner = sha256(bytes(one ^ 0x36 for one in key) + message).digest()
+        if sha256(bytes(one ^ 0x5C for one in key) + inner).hexdigest() != parts["v1"]:
+            return False
+        if abs(int(parts["t"]) - (time.time() if now_s is None else now_s)) > self._window_s:
+            return False
+        told = json.loads(body)
+        known = (told["approval_id"], told["attempt"])
+        if known in self._seen:
+            return False
+        self._seen.add(known)
+        return True
+
+
 async def pause(receiver: Receiver, **more: Any) -> Any:
     config = {"approvals": {"webhook": {"url": receiver.url, "secret": SECRET, **more}}}
     async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
@@ -77,10 +106,7 @@ async def test_what_waits_is_posted_under_a_signature(receiver: Receiver) -> Non
     assert told["approval_id"] == outcome.approval_id
     assert (told["tool"], told["risk"], told["required"]) == ("refund", "irreversible", 1)
     assert "input" not in told
-    seconds, digest = (part.split("=")[1] for part in headers["Meshflow-Signature"].split(","))
-    wanted = hmac.new(SECRET.encode(), f"{seconds}.".encode() + body, sha256).hexdigest()
-    assert hmac.compare_digest(digest, wanted)
-    assert abs(int(seconds) - time.time()) < 60
+    assert Verifier().accepts(headers["Meshflow-Signature"], body)
 
 
 async def test_the_input_is_told_redacted_when_asked_for(receiver: Receiver) -> None:
@@ -146,3 +172,154 @@ async def test_what_paused_on_a_loop_that_has_ended_is_posted_all_the_same(recei
         await asyncio.to_thread(lambda: asyncio.run(runtime.run(step)))
         await asyncio.to_thread(runtime.run_sync, step)
     assert len(receiver.got) == 2
+
+
+async def test_a_receiver_can_tell_what_was_changed_replayed_or_signed_by_another(receiver: Receiver) -> None:
+    await pause(receiver)
+    ((headers, body),) = receiver.got
+    header = headers["Meshflow-Signature"]
+    assert not Verifier(SECRET + "x").accepts(header, body)
+    assert not Verifier().accepts(header, body.replace(b"refund", b"reward"))
+    assert not Verifier().accepts(header.replace("t=1", "t=2"), body)
+    assert not Verifier().accepts(header, body, now_s=time.time() + 301)
+    verifier = Verifier()
+    assert verifier.accepts(header, body)
+    assert not verifier.accepts(header, body)
+
+
+async def test_a_retry_says_the_same_again_under_its_own_time(receiver: Receiver) -> None:
+    receiver.answers = [500]
+    await pause(receiver)
+    (first, body), (second, again) = receiver.got
+    assert body == again
+    assert all(Verifier().accepts(headers["Meshflow-Signature"], body) for headers in (first, second))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_whatever_redirect_is_answered_is_not_followed(receiver: Receiver, status: int) -> None:
+    elsewhere = Receiver()
+    receiver.location = elsewhere.url
+    receiver.answers = [status]
+    try:
+        await pause(receiver, attempts=1)
+    finally:
+        elsewhere.close()
+    assert (len(receiver.got), elsewhere.got) == (1, [])
+
+
+async def test_a_proxy_of_the_environment_is_not_told_what_stays_on_this_machine(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Receiver()
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    try:
+        await pause(receiver)
+    finally:
+        proxy.close()
+    assert (len(receiver.got), proxy.got) == (1, [])
+
+
+def drip(server: socket.socket) -> None:
+    """Give one caller an answer that never ends, a byte at a time."""
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while True:
+            connection.sendall(b".")
+            time.sleep(0.02)
+
+
+async def test_an_answer_that_never_ends_is_cut_off_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        address = SimpleNamespace(url=f"http://127.0.0.1:{server.getsockname()[1]}/")
+        begun = time.perf_counter()
+        await pause(address, attempts=1, timeout_ms=200)  # type: ignore[arg-type]
+        assert time.perf_counter() - begun < 10
+        await asyncio.to_thread(thread.join)
+    assert "no answer within 200 ms" in caplog.text
+    assert "nobody was told" in caplog.text
+
+
+def closed_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def test_a_receiver_that_is_down_fails_no_step_and_does_not_hold_up_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = {"approvals": {"webhook": {"url": f"http://127.0.0.1:{closed_port()}/", "secret": SECRET, "attempts": 2}}}
+    step = NodeInput(node_id="n", kind="tool", tool="refund", risk="irreversible", handler=print, input={})
+    async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
+        outcomes = [await runtime.run(step) for _ in range(40)]
+        begun = time.perf_counter()
+    assert time.perf_counter() - begun < 4  # 40 posts of two tries each, four at a time, would take five seconds
+    assert all(outcome.approval_id is not None for outcome in outcomes)
+    assert caplog.text.count("nobody was told") == 40
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("value", [b"bytes", Decimal("1.5"), {1, 2}, float("nan"), {3: "x"}, "\ud800", object()])
+async def test_an_input_that_is_no_json_is_told_as_the_ledger_keeps_it(receiver: Receiver, kit: Any, value: Any) -> None:
+    settings = {"webhook": {"url": receiver.url, "secret": SECRET, "include_input": True}}
+    step = NodeInput(node_id="n", input={"value": value}, handler=print, ask="may it?")
+    async with kit.runtime(approvals=settings) as runtime:
+        outcome = await runtime.run(step)
+    ((headers, body),) = receiver.got
+    assert Verifier().accepts(headers["Meshflow-Signature"], body)
+    told = json.loads(body)
+    assert (told["approval_id"], told["input"]) == (outcome.approval_id, payload_value(payload_bytes(step.input)))
+
+
+async def test_a_step_that_waits_when_no_thread_can_be_had_ends_as_any_other(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"approvals": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+    step = NodeInput(node_id="n", input="x", handler=print, ask="may it?")
+    async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
+        notifier = runtime._core.notifier
+        assert notifier is not None
+        notifier._threads.shutdown()  # as when the interpreter ends
+        assert (await runtime.run(step)).approval_id is not None
+    assert "is not posted" in caplog.text
+
+
+class TestTheSecret:
+    """It is nowhere but in the signature."""
+
+    @pytest.mark.parametrize("section", [
+        {"webhook": {"url": "https://example.org", "secret": SECRET, "attempts": 0}},
+        {"webhook": {"url": "https://example.org", "secrets": SECRET}},
+        {"webhook": {"url": "https://example.org", "secret": [SECRET]}},
+        {"webhook": {"url": "https://example.org", "secret": {"is": SECRET}}},
+        {"webhook": {"url": f"https://me:{SECRET}@example.org", "secret": SECRET}},
+        {"webhook": SECRET},
+        {"webhook": {"url": "https://example.org", "secret": SECRET[:10]}},
+    ])  # fmt: skip
+    def test_an_error_about_its_settings_does_not_tell_it(self, section: Any) -> None:
+        with pytest.raises(ConfigError) as refused:
+            config_from_mapping({"approvals": section})
+        assert SECRET[:10] not in str(refused.value)
+        assert SECRET[:10] not in repr(refused.value.__dict__)
+
+    async def test_what_is_explained_recorded_and_logged_does_not_tell_it(
+        self, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(0)
+        receiver.answers = [500]
+        config = {"approvals": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+        step = NodeInput(node_id="n", input="x", handler=print, ask="may it?")
+        async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
+            told = [
+                await runtime.explain(step), await runtime.run(step), runtime.config, runtime.stages(), runtime._core,
+                await ledger.pending_approvals(), receiver.got,
+            ]  # fmt: skip
+        told += receiver.got
+        assert SECRET not in repr(told)
+        assert SECRET not in caplog.text
