@@ -12,10 +12,10 @@ from meshflow.agent.handover import apart, check_reached, current_call, hand_ove
 from meshflow.agent.library import need_pydantic_ai
 from meshflow.agent.pricing import Pricing, TokenPrice
 from meshflow.agent.result import AgentResult
-from meshflow.agent.run import USER, AgentRun, new_prefix, steps_from
+from meshflow.agent.run import USER, AgentRun, labels_from, new_prefix, steps_from
 from meshflow.agent.traits import ToolTraits, name_of, tool, traits_of
 from meshflow.errors import ConfigError
-from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.facts import TaintLabels
 from meshflow.step import NodeInput, current_step
 
 if TYPE_CHECKING:
@@ -133,11 +133,10 @@ class Agent:
 
         if checkpoint.get("agent") != self.name:
             raise ConfigError(f"the checkpoint is of agent {checkpoint.get('agent')!r}", where=self.name)
-        labels = TaintLabels(
-            Origin[str(checkpoint["origin"]).upper()], Confidentiality[str(checkpoint["confidentiality"]).upper()]
-        )
+        labels = labels_from(checkpoint["labels"])
         run = self._begin(checkpoint["run_id"], credential, tenant, labels, (), checkpoint.get("metadata"), runtime)
-        run.prefix, run.waiting = checkpoint["prefix"], frozenset(checkpoint["waiting"])
+        run.prefix = checkpoint["prefix"]
+        run.waiting = {step_id: labels_from(one) for step_id, one in checkpoint["waiting"].items()}
         run.steps = steps_from(checkpoint["steps"])
         run.handed, run.held = dict(checkpoint["handed"]), set(checkpoint["held"])
         return await drive(self, run, None, _history(checkpoint["messages"]), checkpoint)

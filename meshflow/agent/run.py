@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from meshflow.agent.result import AgentStep
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.ids import new_id
-from meshflow.record import RuntimeOutcome, Status
+from meshflow.record import RuntimeOutcome, Status, StepRecord
 from meshflow.step import NodeInput
 
 if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
     from meshflow.kernel.session import StepStream
 
-_EMITS = {"tool": Origin.TOOL, "mcp": Origin.EXTERNAL, "http": Origin.EXTERNAL, "human": Origin.USER}
 HELD = "compliance_profile.paused"
 """The code of a step that a mesh's pause denies, and that is handed in again when the run goes on."""
 USER = TaintLabels(Origin.USER, Confidentiality.INTERNAL, ("prompt",))
@@ -35,15 +34,15 @@ class AgentRun:
     """What the governed model and the governed tools of one run share.
 
     Step ids are made from ``prefix`` and from what they are the step of, so that a run which goes on after a pause, in
-    another process too, hands in the same steps. ``waiting`` are the steps that wait for a person. ``steps`` holds a
-    step once, as it ended last.
+    another process too, hands in the same steps. ``waiting`` are the steps that wait for a person, with the labels of
+    what was asked about: under others it would be another question. ``steps`` holds a step once, as it ended last.
     """
 
     runtime: StepRuntime
     template: NodeInput
     prefix: str
     labels: TaintLabels
-    waiting: frozenset[str] = frozenset()
+    waiting: dict[str, TaintLabels] = field(default_factory=dict)
     steps: dict[str, AgentStep] = field(default_factory=dict)
     stopped: RuntimeOutcome | None = None
     handed: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -69,7 +68,9 @@ class AgentRun:
         return self._step(f"{self.prefix}/tool-{self.answers}-{call_id}", reads=self._read_by_model, **fields)
 
     def _step(self, step_id: str, **fields: Any) -> NodeInput:
-        return replace(self.template, step_id=step_id, labels=self.labels, resume=step_id in self.waiting, **fields)
+        if step_id in self.waiting:
+            fields |= {"labels": self.waiting[step_id], "reads": (), "resume": True}
+        return replace(self.template, **{"step_id": step_id, "labels": self.labels, **fields})
 
     async def run(self, step: NodeInput) -> RuntimeOutcome:
         """Take a step through the kernel and remember how it ended."""
@@ -91,6 +92,10 @@ class AgentRun:
         if outcome.status is Status.PAUSED and step.approval_id is None and step.step_id in self.steps:
             step = replace(step, approval_id=self.steps[step.step_id].approval_id)  # nobody has decided yet
         self.steps[step.step_id] = step
+        if outcome.status is not Status.PAUSED:
+            self.waiting.pop(step.step_id, None)
+        elif outcome.recorded:
+            self.waiting[step.step_id] = _input_labels(outcome.record)
         if outcome.code == HELD:
             self.held.add(step.step_id)
         if not outcome.ok:
@@ -103,21 +108,8 @@ class AgentRun:
         self._lasting = self._lasting.join(self._output_labels(outcome))
 
     def _output_labels(self, outcome: RuntimeOutcome) -> TaintLabels:
-        """Return the labels of what a step put out: of all it read, and what its tool is declared to emit."""
-        known = self.runtime.labels_of(outcome) or TaintLabels()
-        record = outcome.record
-        origin = _EMITS.get(record.node_kind, Origin.TRUSTED)
-        confidentiality = Confidentiality.PUBLIC
-        declared = _declared(self.runtime.config.sections, record.tool)
-        if declared.get("origin"):
-            origin = Origin[str(declared["origin"]).upper()]
-        if declared.get("confidentiality"):
-            confidentiality = Confidentiality[str(declared["confidentiality"]).upper()]
-        read = TaintLabels(
-            Origin[record.origin.upper()] if record.origin else Origin.TRUSTED,
-            Confidentiality[record.confidentiality.upper()] if record.confidentiality else Confidentiality.PUBLIC,
-        )
-        return known.join(read).join(TaintLabels(origin, confidentiality, (record.tool,) if record.tool else ()))
+        """Return the labels of what a step put out: of all it read, and what its tool adds."""
+        return self.runtime.labels_of(outcome) or TaintLabels()
 
     def heard(self, outcome: RuntimeOutcome) -> None:
         """Have every later step carry the labels of a tool that did not complete, yet has its own words read."""
@@ -136,9 +128,8 @@ class AgentRun:
         labels = self.all_labels()
         return {
             "prefix": self.prefix,
-            "waiting": sorted(step.step_id for step in self.steps.values() if step.approval_id is not None),
-            "origin": labels.origin.name.lower(),
-            "confidentiality": labels.confidentiality.name.lower(),
+            "waiting": {step_id: labels_document(one) for step_id, one in self.waiting.items()},
+            "labels": labels_document(labels),
             "handed": self.handed,
             "held": sorted(self.held),
             "steps": [_step_document(step) for step in self.steps.values()],
@@ -156,16 +147,25 @@ def steps_from(documents: list[dict[str, Any]]) -> dict[str, AgentStep]:
     return {step.step_id: step for step in found}
 
 
+def labels_document(labels: TaintLabels) -> dict[str, str]:
+    """Return what a checkpoint keeps of labels."""
+    return {"origin": labels.origin.name.lower(), "confidentiality": labels.confidentiality.name.lower()}
+
+
+def labels_from(document: Mapping[str, str]) -> TaintLabels:
+    """Return the labels that a checkpoint kept."""
+    return TaintLabels(Origin[document["origin"].upper()], Confidentiality[document["confidentiality"].upper()])
+
+
+def _input_labels(record: StepRecord) -> TaintLabels:
+    """Return the labels of a step's input; the worst where stage 10 gave none."""
+    if record.origin is None or record.confidentiality is None:
+        return TaintLabels(max(Origin), max(Confidentiality))
+    return labels_from({"origin": record.origin, "confidentiality": record.confidentiality})
+
+
 def _step_document(step: AgentStep) -> dict[str, Any]:
     return {
         "step_id": step.step_id, "node_id": step.node_id, "kind": step.kind, "status": step.status.value,
         "code": step.code, "cost_usd": step.cost_usd, "tokens": step.tokens, "approval_id": step.approval_id,
     }  # fmt: skip
-
-
-def _declared(sections: Mapping[str, Any], tool: str | None) -> Mapping[str, Any]:
-    """Return what the configuration says that a tool emits."""
-    section = sections.get("tools") or {}
-    declared = (section.get("tools") or {}).get(tool) or {} if tool else {}
-    emits = declared.get("emits")
-    return emits if isinstance(emits, Mapping) else {}

@@ -25,7 +25,7 @@ def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:
     step's input as recorded, and nothing more can be said; None for a step that was denied before it had any.
     """
     record = outcome.record
-    for choice in core.base.choices:
+    for choice in core.tenants.get(record.tenant_id, core.base).choices:
         if choice.stage.hook != "propagate_taint":
             continue
         for slot in choice.slots:
