@@ -82,7 +82,7 @@ class AgentCall:
 def _labels(runtime: StepRuntime, tenant: str, result: Any) -> TaintLabels | None:
     """Return the labels of all that the agent's steps put out: its answer may hold any of it."""
     labels: TaintLabels | None = None
-    for choice in runtime.stages():
+    for choice in runtime.stages(tenant):
         for slot in choice.slots if choice.stage.name == "taint_propagation" else ():
             labels_of = getattr(slot.provider.plugin, "labels_of", None)
             for step in result.steps:
