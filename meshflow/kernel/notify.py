@@ -76,7 +76,9 @@ class Notifier:
                 post(self._settings, body, self._clock.now_us() // 1_000_000)
                 return
             except FAILURES as error:
-                log.warning("approval %s was not posted, try %d of %d: %s", approval_id, attempt, attempts, words(error))
+                log.warning(
+                    "approval %s was not posted, try %d of %d: %s", approval_id, attempt, attempts, words(error)
+                )
             if attempt < attempts:
                 self._given_up.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (attempt - 1)))
         if self._closing.is_set():

@@ -62,8 +62,8 @@ def words(error: Exception) -> str:
     """Return an account of a failure, without what was posted or where."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code}"
-    reason = getattr(error, "reason", error)
-    return f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else f"{type(error).__name__}: {reason}"
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return f"{type(cause).__name__}: {cause}"
 
 
 class _Opener(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
@@ -74,10 +74,10 @@ class _Opener(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._connections = connections
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(partial(self._made, HTTPConnection), request)  # type: ignore[arg-type] # a factory will do
+        return self.do_open(partial(self._made, HTTPConnection), request)
 
     def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(partial(self._made, HTTPSConnection), request)  # type: ignore[arg-type] # a factory will do
+        return self.do_open(partial(self._made, HTTPSConnection), request)
 
     def _made(self, kind: type[HTTPConnection], host: str, **options: Any) -> HTTPConnection:
         connection = kind(host, **options)

@@ -231,9 +231,7 @@ async def insert(place: str, values: dict[str, Any], payload: tuple[int, bytes, 
 
 
 @pytest.mark.parametrize("risk", ["irreversible", "read_only"])
-async def test_a_decision_that_the_databases_owner_inserted_runs_nothing(
-    desk: Desk, place: str, risk: str
-) -> None:
+async def test_a_decision_that_the_databases_owner_inserted_runs_nothing(desk: Desk, place: str, risk: str) -> None:
     """The row fits its run. What is missing is its leaf in the log, without which nothing more is written."""
     step = replace(STEP, risk=risk)
     outcome = await desk.run(step)
@@ -242,4 +240,3 @@ async def test_a_decision_that_the_databases_owner_inserted_runs_nothing(
     again = await desk.again(step)
     assert (again.code, again.output, desk.ran) == ("audit_ledger.record_failed", None, [])
     assert not (await desk.ledger.verify_ledger())["valid"]
-

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -134,13 +133,12 @@ async def ask(ledger: ReplayLedger, number: int, required: int, expires_at_us: i
         f"apr-{number}", "d" * 64, "5a" * 16, expires_at_us or now_us + 60_000_000, ("policy_evaluation.review",),
         required=required,
     )  # fmt: skip
-    await ledger.write(
-        StepRecord(
-            run_id=f"run-{number}", node_id="pay", step_id="s", tenant_id="acme", verdict=Verdict.ESCALATE,
-            code="policy_evaluation.review", principal=Principal("alice", "agent-7"), approval_request=request,
-            started_us=now_us, fingerprint="f" * 64,
-        )  # fmt: skip
-    )
+    record = StepRecord(
+        run_id=f"run-{number}", node_id="pay", step_id="s", tenant_id="acme", verdict=Verdict.ESCALATE,
+        code="policy_evaluation.review", principal=Principal("alice", "agent-7"), approval_request=request,
+        started_us=now_us, fingerprint="f" * 64,
+    )  # fmt: skip
+    await ledger.write(record)
     return request.approval_id
 
 

@@ -17,7 +17,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
     "spelling",
     [
         "bob", " BOB ", "ｂｏｂ", "b\u200bob", "bob\u2060", "\u00adbob", "bob\ufe0f", "b\u034fob", "bob\x00", "b\x07ob",
-        "bob\U000e0101", "\u3164bob", "bob\u2800", "bob\u2065", "bob\ue000", "\ufeffbob", "bob\u180b", "\u202ebob\u202c",
+        "bob\U000e0101", "\u3164bob", "bob\u2800", "bob\u2065", "bob\ue000", "\ufeffbob", "bob\u180b",
+        "\u202ebob\u202c",
     ],
 )  # fmt: skip
 def test_what_does_not_show_makes_no_other_name(spelling: str) -> None:
@@ -41,7 +42,7 @@ def test_ways_to_write_one_name_are_one_name(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("ada", "adа"), ("ada lovelace", "adalovelace"), ("bob", "bób"), ("ımar", "imar")],  # noqa: RUF001 - a Cyrillic а
+    [("ada", "adа"), ("ada lovelace", "adalovelace"), ("bob", "bób"), ("ımar", "imar")],
 )
 def test_what_looks_alike_and_shows_a_difference_stays_apart(one: str, other: str) -> None:
     assert folded_name(one) != folded_name(other)

@@ -334,7 +334,7 @@ class TestStreams:
         desk = Desk(kit)
         await desk.runtime.run(self.step())
         stream = desk.runtime.stream(self.step(resume=True))
-        with pytest.raises(StepDeniedError, match="approval.pending"):
+        with pytest.raises(StepDeniedError, match=r"approval\.pending"):
             [part async for part in stream]
         assert (stream.outcome.status, len(kit.plugin.records)) == (Status.PAUSED, 1)
 

@@ -266,7 +266,9 @@ async def test_a_receiver_that_is_down_fails_no_step_and_does_not_hold_up_the_en
 
 
 @pytest.mark.parametrize("value", [b"bytes", Decimal("1.5"), {1, 2}, float("nan"), {3: "x"}, "\ud800", object()])
-async def test_an_input_that_is_no_json_is_told_as_the_ledger_keeps_it(receiver: Receiver, kit: Any, value: Any) -> None:
+async def test_an_input_that_is_no_json_is_told_as_the_ledger_keeps_it(
+    receiver: Receiver, kit: Any, value: Any
+) -> None:
     settings = {"webhook": {"url": receiver.url, "secret": SECRET, "include_input": True}}
     step = NodeInput(node_id="n", input={"value": value}, handler=print, ask="may it?")
     async with kit.runtime(approvals=settings) as runtime:
