@@ -204,7 +204,7 @@ def _simple(word: str, operand: Any) -> Test:
     wanted = operand if isinstance(operand, list) else [operand]
     if not wanted or not all(isinstance(item, _SCALARS) for item in wanted):
         raise _WrongError(f"{word} takes a value or a list of them")
-    return _listed(wanted) if word == "glob" else lambda value, _: any(item in (value or ()) for item in wanted)
+    return _listed(wanted) if word == "glob" else lambda value, _: _has(value, wanted)
 
 
 def _listed(patterns: Any, *, fold: bool = False) -> Test:
@@ -250,6 +250,11 @@ def _asked(field: str, test: Test, record: Fields) -> Truth:
 
 def _equal(value: Any, wanted: Any) -> bool:
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _has(value: Any, wanted: list[Any]) -> bool:
+    """Return whether a list has one of the values; a text is no list of its letters."""
+    return isinstance(value, list | tuple) and any(_equal(one, item) for one in value for item in wanted)
 
 
 def _same(value: Any, other: Any) -> Truth:

@@ -13,7 +13,7 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 Condition: TypeAlias = dict[str, Any]
 """Field to what it must be; see ``conditions``."""
 
-RecordKind = Literal["step", "intent", "approval", "erasure", "ledger"]
+RecordKind = Literal["step", "intent", "approval", "erasure", "control", "ledger"]
 Tier = Literal["internal", "external_io", "irreversible"]
 
 

@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from meshflow.config.problems import did_you_mean
+from meshflow.ledger.controls import TARGETS
 from meshflow.ledger.retention import AUTHORITY as RETENTION_POLICY
 from meshflow.names import folded_name
 from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.manifest import RecordKind
+from meshflow.profiles.stops import Stops
 from meshflow.stages import STAGE_BY_NAME
 
 DAY_US: Final = 86_400_000_000
@@ -25,7 +27,7 @@ _BODY = (
 )  # fmt: skip
 _OF_STEP = (
     *_BODY, "age_days", "plain_address", "input_keys", "names_a_person", "erased.any", "erased.by_retention",
-    "profile.active", "profile.effect", "profile.codes",
+    "profile.active", "profile.effect", "profile.codes", "stopped_by",
     *(f"principal.{name}" for name in _PRINCIPAL), *(f"approval.{name}" for name in _APPROVAL),
 )  # fmt: skip
 _OF_INTENT = (
@@ -42,6 +44,10 @@ FIELDS: Final[Mapping[RecordKind, tuple[str, ...]]] = {
     "erasure": (
         "run_id", "tenant_id", "started_us", "age_days", "erasure.authority", "erasure.by_retention",
         "erasure.youngest_days", "erasure.deleted",
+    ),
+    "control": (
+        "tenant_id", "started_us", "age_days", "control.code", "control.authority", "control.run", "control.agent",
+        "control.tool", "control.tenant",
     ),
     "ledger": ("signed", "fully_signed", "held", "anchored", "chain", "merkle_log", "commitments"),
 }  # fmt: skip
@@ -79,10 +85,13 @@ def unknown_field(kind: RecordKind, name: str) -> str | None:
 
 @dataclass(slots=True)
 class RunFacts:
-    """What the entries of one run say of each other."""
+    """What the entries of one run say of each other, and control entries of all of them."""
 
+    stops: Stops = field(default_factory=Stops)
     approvals: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The decisions, by approval id."""
+    votes: dict[str, list[Any]] = field(default_factory=dict)
+    """Who agreed before the one that decided, by approval id; ERASED where the name is gone."""
     requesters: dict[str, Any] = field(default_factory=dict)
     """Who asked, by approval id; ERASED where the name is gone."""
     erased_by: dict[int, frozenset[str]] = field(default_factory=dict)
@@ -104,6 +113,9 @@ class RunFacts:
         if entry["kind"] == "approval":
             kept = ("kind", "approved", "approver", "erased")
             self.approvals[entry["approval_id"]] = {name: entry.get(name) for name in kept}
+        elif entry["kind"] == "vote":
+            gone = "approver" in entry["erased"]
+            self.votes.setdefault(entry["approval_id"], []).append(ERASED if gone else entry["approver"])
         elif entry["kind"] == "step" and entry["approval_request"] is not None:
             gone = "principal" in entry["erased"]
             self.requesters[entry["approval_request"]["approval_id"]] = ERASED if gone else entry["principal"]
@@ -148,6 +160,8 @@ class Record:
             return (self.entry["metadata"] or {}).get(rest)
         if area == "profile":
             return self._of_profile(rest)
+        if area == "control":
+            return self._control(rest)
         return self._erasure(rest) if area == "erasure" else self._erased(rest)
 
     def _plain(self, field: str) -> Any:
@@ -160,6 +174,8 @@ class Record:
             return look(self.entry["input_task"])
         if field == "names_a_person":
             return any(_EMAIL.search(str(self.entry.get(name) or "")) is not None for name in _KEPT_FOR_GOOD)
+        if field == "stopped_by":
+            return self._stopped_by()
         if field == "outcome":
             return ERASED if self._outcome == "open" else self._outcome
         return self.entry.get(field)
@@ -177,11 +193,26 @@ class Record:
         if part == "approver":
             return approver
         who = self._run.requesters.get(approval_id or "", ERASED)
-        if who is ERASED or approver is ERASED:
+        agreed = [*self._run.votes.get(approval_id or "", ()), approver]
+        if who is ERASED:
             return ERASED
-        return folded_name(str(approver)) in {
-            folded_name(str((who or {}).get(name, ""))) for name in ("subject", "agent_id")
-        }
+        asked = {folded_name(str((who or {}).get(name, ""))) for name in ("subject", "agent_id")}
+        if any(one is not ERASED and folded_name(str(one)) in asked for one in agreed):
+            return True
+        return ERASED if ERASED in agreed else False
+
+    def _stopped_by(self) -> Any:
+        entry, stops = self.entry, self._run.stops
+        if not stops:
+            return None
+        if stops.by_agent and "principal" in entry["erased"]:
+            return ERASED
+        agent = (entry["principal"] or {}).get("agent_id")
+        belongs = {"run": entry["run_id"], "agent": agent, "tool": entry["tool"], "tenant": entry["tenant_id"]}
+        return stops.in_force(entry["started_us"], belongs)
+
+    def _control(self, part: str) -> Any:
+        return self.entry["target"].get(part) if part in TARGETS else self.entry.get(part)
 
     def _erased(self, part: str) -> Any:
         authorities = self._run.erased_by.get(self.entry["seq"], frozenset())

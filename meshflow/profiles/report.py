@@ -14,6 +14,7 @@ from meshflow.profiles.ledger_facts import LedgerFacts
 from meshflow.profiles.manifest import RecordKind
 from meshflow.profiles.packs import Pack
 from meshflow.profiles.records import Record, RunFacts
+from meshflow.profiles.stops import Stops
 from meshflow.profiles.verdict import ControlTally, Query
 
 FORMAT: Final = "meshflow/profile-report/v1"
@@ -94,9 +95,10 @@ async def profile_report(
         for query in tally.queries:
             by_kind.setdefault(query.records, []).append((tally, query))
     seen = _Seen()
+    stops = Stops(await ledger.controls())
     async for run_id in _runs(ledger, window):
         seen.runs += 1
-        async for entry, run, outcome in _entries(ledger, run_id, window, verified["log_size"], now_us, seen):
+        async for entry, run, outcome in _entries(ledger, run_id, window, verified["log_size"], now_us, seen, stops):
             records: dict[str, Record] = {}
             for tally, query in by_kind.get(entry["kind"], ()):
                 name = tally.pack.manifest.name
@@ -137,10 +139,10 @@ async def _runs(ledger: ReplayLedger, window: Window) -> AsyncIterator[str]:
 
 
 async def _entries(
-    ledger: ReplayLedger, run_id: str, window: Window, size: int, now_us: int, seen: _Seen
+    ledger: ReplayLedger, run_id: str, window: Window, size: int, now_us: int, seen: _Seen, stops: Stops
 ) -> AsyncIterator[tuple[dict[str, Any], RunFacts, str]]:
     """Yield the entries meant, in order, with what their run says of them; an intent when its outcome is known."""
-    run = RunFacts()
+    run = RunFacts(stops)
     tombstones = await ledger.entries(run_id, "erasure", tenant=window.tenant)
     run.take_tombstones(tombstones)
     waiting: dict[tuple[str, int], dict[str, Any]] = {}

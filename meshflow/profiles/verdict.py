@@ -16,7 +16,7 @@ STATES: Final = ("satisfied", "violated", "undecidable")
 _WORDS: Final = 80
 _TEXT_SHOWN: Final = frozenset({
     "verdict", "code", "risk", "origin", "confidentiality", "outcome", "redaction", "tool", "action", "node_id",
-    "node_kind", "tenant_id", "erasure.authority", "unsafe",
+    "node_kind", "tenant_id", "erasure.authority", "unsafe", "stopped_by",
 })  # fmt: skip
 """Fields whose words nobody can erase from the ledger either; any other text stays there, where it can be erased."""
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshflow import Mesh, StepRuntime
+
 if TYPE_CHECKING:
     from .conftest import World
 
@@ -25,8 +27,52 @@ async def test_steps_under_the_profile_satisfy_every_control(world: World, judge
         paused = await world.act(runtime, {}, **RANK)
         assert (paused.status.value, paused.code) == ("paused", "compliance_profile.escalated")
         assert (await world.approved(runtime, {}, **RANK)).ok
+        await runtime.plugin("ledger").ledger.record_control(  # type: ignore[attr-defined]
+            "pause", {"tool": "mail"}, reason="a drill", authority="oversight board"
+        )
     report = await world.report("eu-ai-act", settings=SETTINGS)
     assert set(judged.states(report).values()) == {"satisfied"}
+
+
+async def test_a_stop_that_held_is_evidence_and_one_that_was_ignored_speaks_against(world: World, judged: Any) -> None:
+    def stop(report: dict[str, Any]) -> dict[str, Any]:
+        (control,) = (one for one in report["controls"] if one["id"] == "EU AI Act Art. 14(4)(e)")
+        return control
+
+    agents = {"one": {"agent_id": "one"}, "other": {"agent_id": "other"}}
+    runtime = StepRuntime(config=world.config())
+    mesh = Mesh(runtime)  # joins before the first step
+    async with runtime:
+        before = await world.act(runtime, agents["one"], **PURPOSE)
+        assert stop(await world.report("eu-ai-act"))["status"] == "not_exercised"
+        await mesh.kill(agent="one", reason="sends nonsense", authority="oversight board")
+        held = await world.act(runtime, agents["one"], **PURPOSE)
+        assert held.code == "compliance_profile.killed"
+        assert (await world.act(runtime, agents["other"], **PURPOSE)).ok
+        found = stop(await world.report("eu-ai-act"))
+        assert (found["status"], found["counts"]["satisfied"]) == ("satisfied", 2)
+        assert {one["kind"] for one in found["records"]["satisfied"]} == {"control", "step"}
+    async with world.running(world.config()) as runtime:  # one that no mesh governs
+        ignored = await world.act(runtime, agents["one"], **PURPOSE)
+        await runtime.plugin("ledger").ledger.record_control(  # type: ignore[attr-defined]
+            "release", {"agent": "one"}, reason="mended", authority="oversight board"
+        )
+        after = await world.act(runtime, agents["one"], **PURPOSE)
+    assert all(one.ok for one in (before, ignored, after))
+    report = await world.report("eu-ai-act")
+    assert judged.steps_that(report, "EU AI Act Art. 14(4)(e)", "violated") == {ignored.step_id}
+    assert stop(report)["records"]["violated"][0]["why"] == "executed is true"
+
+
+async def test_a_stop_of_whom_nobody_can_name_any_more_is_undecidable(world: World, judged: Any) -> None:
+    async with world.running(world.config()) as runtime:
+        ledger = runtime.plugin("ledger").ledger  # type: ignore[attr-defined]
+        await ledger.record_control("kill", {"agent": "one"}, reason="r", authority="board")
+        await world.act(runtime, {"agent_id": "one"}, run_id="gone")
+        await ledger.delete_run("gone", reason="erasure request", authority="data protection officer")
+    report = await world.report("eu-ai-act")
+    (control,) = (one for one in report["controls"] if one["id"] == "EU AI Act Art. 14(4)(e)")
+    assert control["counts"] == {"satisfied": 1, "violated": 0, "undecidable": 1}
 
 
 async def test_what_a_person_or_the_rules_refuse_violates_nothing(world: World, judged: Any) -> None:
@@ -65,7 +111,8 @@ async def test_each_control_is_violated_by_steps_that_the_profile_would_have_sto
     report = await world.report("eu-ai-act", now_us=time.time_ns() // 1_000 + 7_200_000_000, settings=SETTINGS)
     found.all_found_in(report)
     served = world.served("eu-ai-act")
-    assert served - found.steps.keys() == {"EU AI Act Art. 19(1)", "EU AI Act Art. 26(6)"}
+    elsewhere = {"14(4)(e)", "19(1)", "26(6)"}
+    assert served - found.steps.keys() == {f"EU AI Act Art. {one}" for one in elsewhere}
 
 
 async def test_logs_are_kept_for_six_months(world: World, judged: Any) -> None:

@@ -1,0 +1,75 @@
+"""What a record says of itself and of those around it: who agreed, and what was stopped when it began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshflow.profiles.conditions import ERASED
+from meshflow.profiles.records import Record, RunFacts
+from meshflow.profiles.stops import Stops
+
+
+def step(**more: Any) -> dict[str, Any]:
+    principal = {"subject": "ana", "agent_id": "desk"}
+    return {
+        "kind": "step", "seq": 1, "run_id": "r", "tenant_id": "acme", "tool": "mail", "started_us": 50, "stages": [],
+        "erased": [], "principal": principal, "approval_request": None, "approval_id": None, **more,
+    }  # fmt: skip
+
+
+def said(kind: str, approver: str | None, **more: Any) -> dict[str, Any]:
+    erased = [] if approver is not None else ["approver"]
+    return {
+        "kind": kind,
+        "seq": 2,
+        "approval_id": "a",
+        "approved": True,
+        "approver": approver,
+        "erased": erased,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("votes", "last", "own"),
+    [
+        ([], "mara", False), ([], " ANA", True), (["Ana"], "mara", True), (["bo"], "mara", False),
+        ([None], "mara", ERASED), (["desk", None], "mara", True), (["bo"], None, ERASED),
+    ],
+)  # fmt: skip
+def test_an_approval_is_ones_own_where_any_of_those_who_agreed_had_asked(
+    votes: list[str | None], last: str | None, own: Any
+) -> None:
+    run = RunFacts()
+    run.take(step(approval_request={"approval_id": "a"}))
+    for vote in votes:
+        run.take(said("vote", vote))
+    run.take(said("approval", last))
+    assert Record(step(approval_id="a"), run, "p", {}, 0).value("approval.own") is own
+
+
+STOPS = [
+    {"started_us": 10, "code": "pause", "target": {"tool": "mail"}},
+    {"started_us": 20, "code": "kill", "target": {"agent": "desk", "tenant": "acme"}},
+    {"started_us": 30, "code": "release", "target": {"agent": "desk", "tenant": "acme"}},
+    {"started_us": 40, "code": "release", "target": {"tool": "mail"}},
+    {"started_us": 60, "code": "quarantine", "target": {"run": "r"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("at", "changes", "code"),
+    [
+        (5, {}, None), (10, {}, None), (15, {}, "pause"), (25, {}, "kill"), (25, {"tenant_id": "other"}, "pause"),
+        (25, {"tool": None}, "kill"), (25, {"tool": None, "tenant_id": "other"}, None), (35, {}, "pause"),
+        (45, {}, None), (65, {}, "quarantine"), (65, {"run_id": "q"}, None), (35, {"erased": ["principal"]}, ERASED),
+        (25, {"principal": None, "tool": None}, None),
+    ],
+)  # fmt: skip
+def test_a_step_is_stopped_by_the_strongest_entry_in_force_when_it_began(
+    at: int, changes: dict[str, Any], code: Any
+) -> None:
+    record = Record(step(started_us=at, **changes), RunFacts(Stops(STOPS)), "p", {}, 0)
+    assert record.value("stopped_by") is code if code is ERASED else record.value("stopped_by") == code
