@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
@@ -85,7 +86,7 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Safe):  # type: ignore[misc]
-    """Safe YAML without what surprises: a key given twice, a key that is no text."""
+    """Safe YAML without what surprises: a key given twice, a key that is no text, a time of day that is a number."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
@@ -99,6 +100,23 @@ class _Loader(_Safe):  # type: ignore[misc]
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _no_clock(loader: Any, node: Any) -> Any:
+    # YAML 1.1 reads 12:30 as 750, and OPA as text.
+    if ":" in node.value:
+        problem = f"{node.value} could be a number; put it in quotes"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    number = node.tag.rpartition(":")[2]
+    return loader.construct_yaml_int(node) if number == "int" else loader.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _no_clock)
+# YAML 1.1 wants a point in 1e3, and OPA does not.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\.\d+|\d+\.?\d*)[eE][-+]?\d+", re.ASCII), list("-+.0123456789")
+)
 
 
 def _yaml(text: str, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Signed bundles, in the format of OPA: ``.signatures.json`` with one JWT over the hashes of all files.
 
-https://www.openpolicyagent.org/docs/management-bundles#signing: Rego files are hashed as bytes; JSON and YAML as the
-compact JSON of their content with sorted keys. The key's kind fixes the algorithm: a token cannot choose a weaker one.
+https://www.openpolicyagent.org/docs/management-bundles#signing: Rego files are hashed as bytes, data files by their
+content (see ``opa_form``). The key's kind fixes the algorithm: a token cannot choose a weaker one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import orjson
 
 from meshflow.errors import ConfigError
 from meshflow.policy.bundle import read_files
-from meshflow.policy.data import parse_document
+from meshflow.policy.opa_form import opa_form
 
 FILE_NAME = ".signatures.json"
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
@@ -56,10 +56,12 @@ def verify_folder(folder: Path, verifier: Verifier) -> dict[str, bytes]:
     A file that is not in the signature is refused, and so is one that is missing: a rule taken away denies nothing.
     """
     where = str(folder / FILE_NAME)
-    payload = _verified(_token(folder / FILE_NAME), verifier, where)
-    for name, wanted in (("keyid", verifier.key_id), ("scope", verifier.scope)):
-        if wanted is not None and payload.get(name) != wanted:
-            raise ConfigError(f"the signature's {name} is not {wanted!r}", where=where)
+    payload, key_id = _verified(_token(folder / FILE_NAME), verifier, where)
+    if verifier.key_id is not None and key_id != verifier.key_id:
+        raise ConfigError(f"the signature's keyid is not {verifier.key_id!r}", where=where)
+    if (payload.get("scope") or None) != verifier.scope:
+        wanted = "none" if verifier.scope is None else repr(verifier.scope)
+        raise ConfigError(f"the signature's scope is not {wanted}; see {_HERE}.scope", where=where)
     files = read_files(folder, tests=True)
     signed = _listed(payload, where)
     found = {entry["name"]: entry["hash"] for entry in _hashes(files)}
@@ -80,7 +82,7 @@ def _hashes(files: Mapping[str, bytes]) -> list[dict[str, str]]:
 def _hash(name: str, content: bytes) -> str:
     if name.endswith(".rego"):
         return sha256(content).hexdigest()
-    return sha256(orjson.dumps(parse_document(content, name), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return sha256(opa_form(content, name)).hexdigest()
 
 
 def _token(path: Path) -> bytes:
@@ -137,21 +139,24 @@ def _serialized(header: dict[str, Any], payload: bytes, key: Any) -> str:
     return token
 
 
-def _verified(token: bytes, verifier: Verifier, where: str) -> dict[str, Any]:
+def _verified(token: bytes, verifier: Verifier, where: str) -> tuple[dict[str, Any], Any]:
+    """Return what a token says, and its key id: in its header, or where OPA had it before."""
     from joserfc.errors import JoseError
     from joserfc.jws import extract_compact, validate_compact
 
     algorithm, key = _public_key(verifier.key)
     registry = _registry()
+    header: dict[str, Any] = {}
     try:
         extracted = extract_compact(token, registry=registry)
-        good = extracted.headers().get("alg") == algorithm and validate_compact(extracted, key, registry=registry)
+        header = extracted.headers()
+        good = header.get("alg") == algorithm and validate_compact(extracted, key, registry=registry)
         payload = orjson.loads(extracted.payload) if good else None
     except (JoseError, ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise ConfigError(f"the signature is not one of {verifier.key.name} ({algorithm})", where=where)
-    return payload
+    return payload, header.get("kid") or payload.get("keyid")
 
 
 def _private_key(path: Path) -> tuple[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from meshflow.errors import ConfigError
 from meshflow.policy import Bundle, Policy
+from meshflow.policy.data import parse_document
 
 RULE = 'package meshflow.policy\n\ndecision := {"allow": true}\n'
 
@@ -103,6 +104,8 @@ def test_a_bundle_is_not_changed_by_its_files_after_loading(tmp_path: Path) -> N
         ({"a.rego": RULE, "data.yaml": "a: " + "[" * 100_000}, "not YAML"),
         ({"a.rego": RULE, "data.yaml": "a: " + "[" * 120 + "]" * 120}, "nested deeper than 100"),
         ({"a.rego": RULE, "data.yaml": "1: a"}, "must be text"),
+        ({"a.rego": RULE, "data.yaml": "opens:\n  - 12:30"}, "data.yaml:2: not YAML: 12:30 could be a number"),
+        ({"a.rego": RULE, "data.yaml": "opens: 12:30.5"}, "put it in quotes"),
         ({"a.rego": RULE, "data.yaml": "a: 2024-01-01"}, "type date"),
         ({"a.rego": RULE, "data.yaml": "a: !!python/object/apply:os.system [ls]"}, "not YAML"),
         ({"a.rego": RULE, "data.json": '{"x": {"y": 1}}', "x/data.json": '{"y": 2}'}, "'y', which another"),
@@ -182,3 +185,10 @@ def test_texts_that_cannot_be_a_bundle_are_refused(texts: dict[str, str] | str) 
 def test_an_unknown_engine_is_refused_with_the_choices() -> None:
     with pytest.raises(ConfigError, match="choose one of regorus"):
         Policy.from_rego(RULE, engine="regopy")
+
+
+def test_numbers_of_yaml_are_those_that_opa_reads() -> None:
+    text = "{a: 1e3, b: -2.5E-3, c: 0x1F, d: 010, e: 1_000, f: .5, g: '12:30', h: 1.0, i: e3}"
+    assert parse_document(text.encode(), "data.yaml") == {
+        "a": 1000.0, "b": -0.0025, "c": 31, "d": 8, "e": 1000, "f": 0.5, "g": "12:30", "h": 1.0, "i": "e3",
+    }  # fmt: skip

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from meshflow.errors import ConfigError
 from meshflow.policy import Bundle, shipped_bundle
+from meshflow.policy.bundle import read_files
+from meshflow.policy.opa_form import opa_form
 from meshflow.policy.signing import FILE_NAME, Verifier, sign_folder, verify_folder
 
 KEYS: dict[str, Any] = {
@@ -83,8 +87,8 @@ def test_the_file_has_opas_format(folder: Path, keys: tuple[Path, Path]) -> None
     hashes = {one["name"]: one["hash"] for one in payload["files"]}
     assert {one["algorithm"] for one in payload["files"]} == {"SHA-256"}
     assert hashes["policy.rego"] == sha256((folder / "policy.rego").read_bytes()).hexdigest()
-    # Structured files are hashed by their content: keys in order, no spaces, no escapes.
-    assert hashes["data.json"] == sha256('{"a":{"é":"<&>"},"b":[1,2.5,null]}'.encode()).hexdigest()
+    # Structured files are hashed by their content: keys in order, no spaces, no escapes, numbers as they are written.
+    assert hashes["data.json"] == sha256('{"a":{"é":"<&>"},"b":[1,2.50,null]}'.encode()).hexdigest()
 
 
 def changed(folder: Path, what: str) -> str:
@@ -191,6 +195,92 @@ def test_key_id_and_scope_are_asked_for(folder: Path, keys: tuple[Path, Path]) -
     sign_folder(folder, keys[0], key_id="release", scope="prod")
     assert "keyid is not 'other'" in refusal(folder, Verifier(keys[1], key_id="other"))
     assert "scope is not 'test'" in refusal(folder, Verifier(keys[1], "release", "test"))
+    assert "scope is not none" in refusal(folder, Verifier(keys[1], "release"))
+    verify_folder(folder, Verifier(keys[1], "release", "prod"))
+
+
+@pytest.mark.parametrize("where", ["header", "payload"])
+def test_the_key_id_may_stand_where_either_version_of_opa_writes_it(
+    folder: Path, keys: tuple[Path, Path], where: str
+) -> None:
+    from meshflow.policy import signing
+
+    algorithm, key = signing._private_key(keys[0])
+    header, payload = {"alg": algorithm}, {"files": signing._hashes(read_files(folder, tests=True))}
+    (header if where == "header" else payload)["kid" if where == "header" else "keyid"] = "release"
+    token = signing._serialized(header, json.dumps(payload).encode(), key)
+    (folder / FILE_NAME).write_text(json.dumps({"signatures": [token]}))
+    verify_folder(folder, Verifier(keys[1], key_id="release"))
+    assert "keyid is not 'other'" in refusal(folder, Verifier(keys[1], key_id="other"))
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_opas_own_evaluator_verifies_the_token(folder: Path, tmp_path: Path, algorithm: str) -> None:
+    bindings = pytest.importorskip("opa_bindings")
+    private, public = write_key(tmp_path, "key", KEYS[algorithm]())
+    sign_folder(folder, private)
+    engine = bindings.OpaEngine()
+    token = json.loads((folder / FILE_NAME).read_text())["signatures"][0]
+    for text, good in ((token, True), (f"{token[:-8]}AAAAAAAA", False)):
+        asked = f"io.jwt.verify_{algorithm.lower()}({json.dumps(text)}, {json.dumps(public.read_text())})"
+        assert engine.eval_query(f"x := {asked}")[0]["x"] is good
+    engine.close()
+
+
+def as_object(members: dict[str, str]) -> str:
+    return f"{{ {', '.join(f'{json.dumps(key)} : {value}' for key, value in members.items())} }}"
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+NUMBERS = st.sampled_from(["0", "-0", "1.0", "2.50", "1e3", "1E+2", "-1.5e-9", "12345678901234567890", "0.1"])
+DOCUMENTS = st.recursive(
+    st.none().map(json.dumps) | st.booleans().map(json.dumps) | TEXTS.map(json.dumps) | NUMBERS,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: f"[ {' , '.join(items)} ]")
+        | st.dictionaries(TEXTS, inner, max_size=4).map(as_object)
+    ),
+    max_leaves=12,
+)
+
+
+def marshalled(engine: Any, text: str) -> bytes:
+    """Return a document as OPA's evaluator writes it, less the escapes that its bundles leave out."""
+    answer = engine.eval_query(f"x := json.marshal(json.unmarshal({json.dumps(text)}))")
+    written: str = answer[0]["x"]
+    for escape, character in (("\\u003c", "<"), ("\\u003e", ">"), ("\\u0026", "&")):
+        written = written.replace(escape, character)
+    return written.encode()
+
+
+@given(members=st.dictionaries(TEXTS, DOCUMENTS, max_size=4))
+@settings(deadline=None)
+def test_data_is_hashed_as_opas_own_evaluator_writes_it(members: dict[str, str]) -> None:
+    bindings = pytest.importorskip("opa_bindings")
+    text = as_object(members)
+    assume("\\\\" not in text)
+    engine = bindings.OpaEngine()
+    assert opa_form(text.encode(), "data.json") == marshalled(engine, text)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        ("1.0", "1"), ("2.50", "2.5"), ("-0.0", "-0"), ("1.0e-6", "0.000001"), ("1.0e-7", "1e-7"),
+        ("1.5e-10", "1.5e-10"),
+        ("1.0e+20", "100000000000000000000"), ("1.0e+21", "1e+21"), ("1.25e+100", "1.25e+100"), ("7", "7"),
+    ],
+)  # fmt: skip
+def test_numbers_of_yaml_are_hashed_as_go_writes_them(number: str, written: str) -> None:
+    assert opa_form(f"# not JSON\nn: {number}\n".encode(), "data.yaml") == f'{{"n":{written}}}'.encode()
+    assert opa_form(f'{{"n": {number}}}'.encode(), "data.yaml") == f'{{"n":{number}}}'.encode()
+
+
+def test_what_has_no_json_form_is_refused_before_it_is_signed(folder: Path, keys: tuple[Path, Path]) -> None:
+    (folder / "data.yaml").unlink()
+    (folder / "data.json").write_text('{"a": "\\ud800"}')
+    with pytest.raises(ConfigError, match="no JSON form"):
+        sign_folder(folder, keys[0])
 
 
 def test_keys_of_another_kind_are_refused(folder: Path, tmp_path: Path, keys: tuple[Path, Path]) -> None:
