@@ -59,9 +59,10 @@ def verify_folder(folder: Path, verifier: Verifier) -> dict[str, bytes]:
     payload, key_id = _verified(_token(folder / FILE_NAME), verifier, where)
     if verifier.key_id is not None and key_id != verifier.key_id:
         raise ConfigError(f"the signature's keyid is not {verifier.key_id!r}", where=where)
-    if (payload.get("scope") or None) != verifier.scope:
-        wanted = "none" if verifier.scope is None else repr(verifier.scope)
-        raise ConfigError(f"the signature's scope is not {wanted}; see {_HERE}.scope", where=where)
+    scope = payload.get("scope") or None
+    if scope != verifier.scope:
+        said, wanted = (repr(one) if one is not None else "none" for one in (scope, verifier.scope))
+        raise ConfigError(f"the signature's scope is {said}, and {wanted} is asked for", where=where)
     files = read_files(folder, tests=True)
     signed = _listed(payload, where)
     found = {entry["name"]: entry["hash"] for entry in _hashes(files)}

@@ -46,22 +46,23 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: the names that it may mean, the nearest first, and its place."""
+    """One call: the names that it may mean, the nearest first, its place and its arguments."""
 
     names: tuple[str, ...]
     where: str
+    arguments: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Something that a rule reads: ``("input", "tool")`` or ``("data", "meshflow", "roles")``.
 
-    The path ends at the first part that is computed; ``exact`` is False then.
+    The path ends at the first part that is computed. ``named`` says that it was written with ``data`` or an import.
     """
 
     path: tuple[str, ...]
     where: str
-    exact: bool = True
+    named: bool = True
 
 
 def rules_of(module: Node) -> Iterator[Rule]:
@@ -133,8 +134,8 @@ def references(rule: Rule) -> Iterator[Reference]:
                 continue
             names = path_of(node, cut=True)
             if names is not None:
-                exact = path_of(node) is not None
-                yield Reference(_resolved(names, rule, package), f"{rule.file}:{line_of(node)}", exact)
+                named = names[0] == "data" or rule.imports.get(names[0], "").startswith("data.")
+                yield Reference(_resolved(names, rule, package), f"{rule.file}:{line_of(node)}", named)
                 stack.extend(_below(node))
             else:
                 stack.extend(node.values())
@@ -196,11 +197,11 @@ def calls_of(rule: Rule) -> Iterator[Call]:
 
 
 def _call(call: Node, rule: Rule, where: str) -> Call:
-    path = path_of(call["fcn"])
+    path, arguments = path_of(call["fcn"]), tuple(call["params"])
     if path is None:
-        return Call(("a computed name",), where)
+        return Call(("a computed name",), where, arguments)
     written = ".".join(path)
     imported = rule.imports.get(path[0])
     if imported is not None:
-        return Call((".".join((imported, *path[1:])),), where)
-    return Call((f"{rule.package}.{written}", written), where)
+        return Call((".".join((imported, *path[1:])),), where, arguments)
+    return Call((f"{rule.package}.{written}", written), where, arguments)

@@ -8,12 +8,12 @@ from typing import Any
 from meshflow.decision import Decision
 from meshflow.errors import ConfigError
 from meshflow.policy.answer import decision_from
-from meshflow.policy.backtest.reads import Path, input_reads
 from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import analyse_engine, modules_of, new_engine
 from meshflow.policy.encode import encode
 from meshflow.policy.engine import ENTRY_POINTS, EntryPoint, PolicyFailure
 from meshflow.policy.evaluate import crashed, evaluate_rule
+from meshflow.policy.reads import Names, Path, reads_of
 from meshflow.policy.syntax import rules_of
 from meshflow.policy.tools.reach import Reach
 from meshflow.policy.worker import freed_here
@@ -34,7 +34,7 @@ class Candidate:
             reach = Reach(rule for module in modules_of(self._engine) for rule in rules_of(module))
         self._looked: dict[tuple[str, Path], bool] = {}
         self._reads: dict[str, frozenset[Path]] = {
-            entry.stage: input_reads(reach, entry.rule) for entry in ENTRY_POINTS if entry.rule in analysis.rules
+            entry.stage: _reads(reach, entry.rule) for entry in ENTRY_POINTS if entry.rule in analysis.rules
         }
         if not self._reads:
             raise ConfigError(f"the bundle has none of the entry points {', '.join(one.rule for one in ENTRY_POINTS)}")
@@ -64,3 +64,10 @@ class Candidate:
         if crashed(answer):
             self._engine = new_engine(self.bundle)
         return decision_from(answer, f"{entry.stage}.", {})
+
+
+def _reads(reach: Reach, entry_point: str) -> frozenset[Path]:
+    """Return the paths below ``input`` that rules at an entry point read; ``()`` stands for all of it."""
+    rules = reach.from_rule(entry_point)
+    paths = {read.path for rule in rules for read in reads_of(rule, Names(rule, {}))}
+    return frozenset(path for path in paths if not any(path[:end] in paths for end in range(len(path))))

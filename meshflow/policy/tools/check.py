@@ -14,8 +14,9 @@ from meshflow.policy.bundle import Bundle
 from meshflow.policy.compile import analyse_engine, modules_of, new_engine
 from meshflow.policy.engine import ENTRY_POINTS
 from meshflow.policy.syntax import Rule, rules_of
-from meshflow.policy.tools.dead import undefined_decisions, unreachable, unused
+from meshflow.policy.tools.dead import undefined_decisions, undefined_reads, unused
 from meshflow.policy.tools.facts import wrong_reads
+from meshflow.policy.tools.never import strange_values, unreachable
 from meshflow.policy.tools.reach import Reach
 from meshflow.policy.worker import freed_here
 
@@ -69,8 +70,9 @@ def _findings(bundle: Bundle, evaluator: str) -> Iterator[Finding]:
     yield from _as(_nothing_asked(rules, bundle), "error", "entry_point")
     yield from _as(_rewritten_names(rules), "error", "name")
     yield from _as(unused(reach), "warning", "unused")
-    yield from _as(unreachable(rules), "warning", "unreachable")
-    yield from _as(undefined_decisions(rules), "warning", "undefined")
+    yield from _as(chain(unreachable(rules), strange_values(reach)), "warning", "unreachable")
+    undefined = chain(undefined_decisions(rules), undefined_reads(reach, bundle.data))
+    yield from _as(undefined, "warning", "undefined")
 
 
 def _as(problems: Iterator[Problem] | list[Problem], severity: Severity, kind: str) -> Iterator[Finding]:

@@ -1,17 +1,16 @@
-"""Find rules that nothing uses, and bodies that can never hold."""
+"""Find rules that nothing uses, and reads of data that nothing defines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meshflow.policy.analysis import Problem
 from meshflow.policy.bundle import LIBRARIES
 from meshflow.policy.engine import ENTRY_POINTS
-from meshflow.policy.syntax import Node, Rule
+from meshflow.policy.syntax import Rule, path_of, references
+from meshflow.policy.tools.never import holds_always
 from meshflow.policy.tools.reach import Reach
-
-_LITERALS = frozenset({"Number", "String", "RawString", "Bool", "Null"})
 
 
 def unused(reach: Reach) -> Iterator[Problem]:
@@ -30,23 +29,6 @@ def unused(reach: Reach) -> Iterator[Problem]:
         yield Problem(rule.where, f"no entry point reaches the {kind} {rule.name}{only}")
 
 
-def unreachable(rules: list[Rule]) -> Iterator[Problem]:
-    """Yield conditions that are never true, and alternatives behind one that always is."""
-    for rule in rules:
-        always = False
-        for body in rule.body.get("bodies", ()):
-            statements = body["query"]["stmts"]
-            line = body["span"]["line"]
-            if always:
-                yield Problem(f"{rule.file}:{line}", f"this else of {rule.name} is never reached: what is before holds")
-                break
-            never = next((one for one in statements if _never(one)), None)
-            if never is not None:
-                where = f"{rule.file}:{never['span']['line']}"
-                yield Problem(where, f"this condition of {rule.name} is never true, so the body never holds")
-            always = all(_always(one) for one in statements)
-
-
 def undefined_decisions(rules: list[Rule]) -> Iterator[Problem]:
     """Yield entry points that have no value for some steps, which then are denied as undefined."""
     for entry in ENTRY_POINTS:
@@ -58,38 +40,49 @@ def undefined_decisions(rules: list[Rule]) -> Iterator[Problem]:
 
 def _unconditional(rule: Rule) -> bool:
     bodies = rule.body.get("bodies", ())
-    return not bodies or any(all(_always(one) for one in body["query"]["stmts"]) for body in bodies)
+    return not bodies or any(holds_always(body["query"]["stmts"]) for body in bodies)
 
 
-def _expression(statement: Node) -> Any:
-    literal = statement["literal"]
-    return literal["Expr"]["expr"] if "Expr" in literal else None
+def undefined_reads(reach: Reach, data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what rules that are asked read of ``data``, and neither a rule nor the data document has.
+
+    Data that some rule asks to be there at all, by a condition of its own, is taken to be there by choice.
+    """
+    defined = {rule.path for rule in reach.rules}
+    below = {path[:place] for path in defined for place, letter in enumerate(path) if letter == "."}
+    asked = {id(rule): rule for entry in ENTRY_POINTS for rule in reach.from_rule(entry.rule)}.values()
+    packages = {rule.package for rule in reach.rules}
+    told = {name for rule in asked for name in _asked_for(rule) if name.rpartition(".")[0] not in packages}
+    for rule in asked:
+        for read in references(rule):
+            names = [".".join(read.path[:end]) for end in range(2, len(read.path) + 1)]
+            known = read.path[0] != "data" or not read.named or names[-1] in below or not told.isdisjoint(names)
+            if not known and not _defines(read.path, defined, data):
+                told.add(names[-1])
+                hint = "where no data is laid over it, it is undefined"
+                yield Problem(read.where, f"nothing in the bundle defines {names[-1]}; {hint}")
 
 
-def _never(statement: Node) -> bool:
-    return _constant(_expression(statement)) is False
+def _asked_for(rule: Rule) -> Iterator[str]:
+    for body in rule.body.get("bodies", ()):
+        for statement in body["query"]["stmts"]:
+            literal = statement["literal"]
+            expression = (literal.get("Expr") or literal.get("NotExpr") or {}).get("expr", {})
+            if expression.keys() & {"RefDot", "RefBrack"}:
+                path = path_of(expression)
+                if path is not None and path[0] == "data":
+                    yield ".".join(path)
 
 
-def _always(statement: Node) -> bool:
-    return _constant(_expression(statement)) is True
-
-
-def _constant(expression: Any) -> bool | None:
-    """Return what a condition always is, where that shows from its text."""
-    if not isinstance(expression, dict):
-        return None
-    if "Bool" in expression:
-        value: bool = expression["Bool"]["value"]
-        return value
-    compared = expression.get("BoolExpr")
-    if compared is None or compared["op"] not in ("Eq", "Ne"):
-        return None
-    left, right = _literal(compared["lhs"]), _literal(compared["rhs"])
-    if left is None or right is None:
-        return None
-    return (left == right) is (compared["op"] == "Eq")
-
-
-def _literal(node: Node) -> tuple[str, Any] | None:
-    ((kind, body),) = node.items()
-    return (kind, body.get("value")) if kind in _LITERALS else None
+def _defines(path: tuple[str, ...], rules: set[str], data: Mapping[str, Any]) -> bool:
+    """Return whether a path is a rule, lies below one, or is in the data, or below a value there that is no mapping."""
+    if any(".".join(path[:end]) in rules for end in range(1, len(path) + 1)):
+        return True
+    value: Any = data
+    for name in path[1:]:
+        if not isinstance(value, Mapping):
+            return True
+        if name not in value:
+            return False
+        value = value[name]
+    return True

@@ -208,8 +208,9 @@ def test_sign_and_verify(shell: Any, bundle: Path) -> None:
     assert signed["algorithm"] == "EdDSA"
     verified = shell("policy", "verify", "mine", "--key", "key.pub", "--key-id", "k", "--scope", "s", "--json").document
     assert (verified["digest"], verified["files"]) == (signed["digest"], ["data.yaml", "p.rego", "p_test.rego"])
-    assert "3 files as they were signed" in shell("policy", "verify", "mine", "--key", "key.pub").out
+    assert "3 files as they were signed" in shell("policy", "verify", "mine", "--key", "key.pub", "--scope", "s").out
+    assert "scope is 's', and none is asked for" in shell("policy", "verify", "mine", "--key", "key.pub").err
     shell.write("mine/p.rego", POLICY + "\n")
-    done = shell("policy", "verify", "mine", "--key", "key.pub")
+    done = shell("policy", "verify", "mine", "--key", "key.pub", "--scope", "s")
     assert done.code == 3
     assert "is not the file that was signed" in done.err

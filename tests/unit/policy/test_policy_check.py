@@ -41,6 +41,13 @@ def test_nothing_is_wrong_with_what_is_shipped(name: str, engine: str) -> None:
         ('decision := {"allow": input.principel == 1}', 3, "did you mean principal?"),
         ('decision := {"allow": input.principal.role == 1}', 3, "has input.principal.role; did you mean roles?"),
         ('decision := {"allow": input["rissk"] == 1}', 3, "no step has input.rissk"),
+        ('decision := {"allow": object.get(input, "risk", "x") == "x"}', 3, "input.risk is not known yet"),
+        ('decision := {"allow": object.get(input, ["principal", "role"], "x")}', 3, "did you mean roles?"),
+        ('decision := {"allow": true} if {\n\tx := input\n\tx.risk == 1\n}', 5, "input.risk is not known yet"),
+        ('decision := {"allow": true} if {\n\tw.role\n\tw := s\n\ts := input.principal\n}', 4, "input.principal.role;"),
+        ('decision := {"allow": f(input)}\nf(i) := i.risk', 4, "input.risk is not known yet"),
+        ('decision := {"allow": f(1, input.principal)}\nf(a, b) := g(b)\ng(c) := c.role', 5, "input.principal.role;"),
+        ('decision := {"allow": true} if {\n\tsome k in ["risk"]\n\tinput[k]\n}', 5, "input.risk is not known yet"),
     ],
 )  # fmt: skip
 def test_a_fact_that_the_stage_cannot_know_is_an_error(rules: str, line: int, said: str) -> None:
@@ -113,6 +120,15 @@ def test_what_is_reached_by_an_import_or_as_a_whole_package_is_used() -> None:
     [
         ("a if {\n\tinput.tool\n\tfalse\n}", 6),
         ('a if "x" == "y"', 4),
+        ('a if "x" == `y`', 4),
+        ("a if not true", 4),
+        ("a if not 1 == 1", 4),
+        ("a if {\n\tinput.tool\n\t2 < 1\n}", 6),
+        ("a if {\n\tsome x in []\n\tx\n}", 5),
+        ("a if input.tool in {}", 4),
+        ('a if {\n\tinput.tool == "x"\n\tinput.action\n\t"y" == input.tool\n}', 7),
+        ('a if {\n\tinput.tool != "x"\n\tinput.tool == "x"\n}', 6),
+        ('a if {\n\tt := input.tool\n\tt == "x"\n\tt == "y"\n}', 7),
         ("a if 1 != 1", 4),
         ("a := 1 if { true } else := 2", 4),
     ],
@@ -123,11 +139,64 @@ def test_what_can_never_hold_is_named(rules: str, line: int) -> None:
     assert "never" in message
 
 
-def test_what_can_hold_is_not_named() -> None:
+@pytest.mark.parametrize(
+    "rules",
+    [
+        'a if input.tool == "x"\na := true if input.action else := false',
+        'a if {\n\tinput.tool == "x"\n\tinput.action == "y"\n\tinput.node.id != "x"\n}',
+        'a if {\n\tx := input.tool\n\tx == "x"\n\tnot x == "y"\n}',
+        'a if not input.tool == "x"',
+        'a if input.declared.risk == "internal"',
+        'a if input.arguments.kind == "anything"',
+        'a if {\n\tinput.tool == "x" with input.tool as "x"\n\tinput.tool == "y"\n}',
+        "a if input.tool in [1]",
+    ],
+)
+def test_what_can_hold_is_not_named(rules: str) -> None:
+    assert found(f'decision := {{"allow": a}}\ndefault a := false\n{rules}', kind="unreachable") == []
+
+
+def test_a_value_that_no_stage_that_asks_has_is_named() -> None:
+    lib = 'package lib\ndefault at := false\nat if input.stage == "tool_permission"'
+    one = {"p.rego": HEAD + 'import data.lib\ndecision := {"allow": lib.at}', "lib.rego": lib}
+    ((_, where, message),) = found(one, kind="unreachable")
+    assert (where, message.startswith("input.stage is never 'tool_permission' here")) == ("lib.rego:3", True)
+    both = {**one, "t.rego": 'package meshflow.tools\nimport data.lib\ndecision := {"allow": lib.at}'}
+    assert found(both, kind="unreachable") == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "named"),
+    [
+        ("input.tool in data.shop.tools", "data.shop.tools"),
+        ("data.meshflow.policy.nothing", "data.meshflow.policy.nothing"),
+        ("input.tool in data.meshflow.policy.nothing.at_all", "data.meshflow.policy.nothing.at_all"),
+        ("data.known.there == 1", ""),
+        ("data.known.list[input.tool].deeper", ""),
+        ("data.known.missing == 1", "data.known.missing"),
+        ("data.asked.for; data.asked.for.more == 1", ""),
+        ("not data.asked.for", ""),
+        ("data.meshflow.policy.set[input.tool].any", ""),
+    ],
+)
+def test_a_read_of_data_that_nothing_defines_is_named(condition: str, named: str) -> None:
     rules = (
-        'decision := {"allow": a}\ndefault a := false\na if input.tool == "x"\na := true if input.action else := false'
+        f'default decision := {{"allow": false}}\ndecision := {{"allow": true}} if {{ {condition} }}\nset contains 1'
     )
-    assert found(rules, kind="unreachable") == []
+    data = {"known": {"there": 1, "list": []}}
+    findings = check_bundle(Policy.from_rego({"p.rego": HEAD + rules}, data).bundle)
+    said = [one.message for one in findings if one.kind == "undefined"]
+    assert said == [one for one in said if one.startswith(f"nothing in the bundle defines {named};")]
+    assert len(said) == bool(named)
+
+
+@pytest.mark.parametrize("engine", ["regorus", "opa", "golib"])
+def test_a_forbidden_builtin_cannot_take_the_place_of_another(engine: str) -> None:
+    if engine == "golib":
+        pytest.importorskip("opa_bindings")
+    for name in ("http.send", "time.now_ns", "opa.runtime"):
+        rules = f'decision := {{"allow": true}} if {{ upper("x") == "y" with upper as {name} }}'
+        assert next(kind for kind, _, _ in found(rules, engine)) in ("compile", "refused")
 
 
 def test_a_decision_that_may_be_undefined_is_a_warning() -> None:

@@ -194,8 +194,8 @@ def test_a_signed_list_that_is_odd_is_refused(folder: Path, keys: tuple[Path, Pa
 def test_key_id_and_scope_are_asked_for(folder: Path, keys: tuple[Path, Path]) -> None:
     sign_folder(folder, keys[0], key_id="release", scope="prod")
     assert "keyid is not 'other'" in refusal(folder, Verifier(keys[1], key_id="other"))
-    assert "scope is not 'test'" in refusal(folder, Verifier(keys[1], "release", "test"))
-    assert "scope is not none" in refusal(folder, Verifier(keys[1], "release"))
+    assert "scope is 'prod', and 'test' is asked for" in refusal(folder, Verifier(keys[1], "release", "test"))
+    assert "scope is 'prod', and none is asked for" in refusal(folder, Verifier(keys[1], "release"))
     verify_folder(folder, Verifier(keys[1], "release", "prod"))
 
 
