@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 HALF = 150_000
-_RANDOM = random.Random(7)
 _NOISE = "".join(
-    _RANDOM.choice("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/") for _ in range(2 * HALF)
+    random.Random(7).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/", k=2 * HALF)
 )
 
 SHAPES: dict[str, Callable[[int], str]] = {

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -188,10 +189,10 @@ def doubled() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("arguments", [nested(100_000), loop(), doubled()], ids=["deep", "loop", "doubled"])
-async def test_arguments_that_would_overflow_a_validator_are_refused(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize("make", [lambda: nested(100_000), loop, doubled], ids=["deep", "loop", "doubled"])
+async def test_arguments_that_would_overflow_a_validator_are_refused(make: Callable[[], dict[str, Any]]) -> None:
     schema = {"type": "object", "properties": {"n": {"anyOf": [{"$ref": "#"}, {"type": "string"}]}}}
-    decision = await decide(plugin(tools={"refund": {"schema": schema}}), arguments=arguments)
+    decision = await decide(plugin(tools={"refund": {"schema": schema}}), arguments=make())
     assert decision.code == "tool_permission.invalid_arguments"
     assert "nest deeper" in decision.reason
 
