@@ -12,7 +12,7 @@ import typer
 
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.options import Chosen
-from meshflow.cli.output import line, ms, print_json, print_table, say
+from meshflow.cli.output import flat, line, ms, print_json, print_table, say
 from meshflow.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,8 +89,23 @@ def _print(found: Explanation) -> None:
     ]  # fmt: skip
     print_table("", ("stage", "plugin", "effect", "code", "reason", "ms"), rows, right={"ms"})
     for name, fact in found.facts.items():
-        say(f"{name}: {line(fact)}")
+        said = _fact(fact)
+        if said:
+            say(f"{name}: {said}")
     say(f"The step {_WOULD[found.status.value]}." + (f" {found.code}: {line(found.reason)}" if found.code else ""))
+
+
+def _fact(fact: Any) -> str:
+    """Return a fact in one line, without what is empty in it."""
+    if not isinstance(fact, dict):
+        return line(fact)
+    return "; ".join(f"{key} {_value(value)}" for key, value in fact.items() if value not in ([], {}, 0, None))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_value(one) for one in value)
+    return line(flat(value)).replace(", ", " ") if isinstance(value, dict) else line(value)
 
 
 def read_input(given: str | None) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from meshflow.kernel.approve import ask_for_caller
@@ -21,7 +22,7 @@ class Explanation:
     """The answers of stages 1 to 11, all of them, and how the step would end before it runs.
 
     ``status`` is COMPLETED where nothing stands in the way up to execution. ``input`` is redacted. ``tenant_id`` is
-    that of stage 2, None where it has not said.
+    that of stage 2, None where it has not said. ``facts`` are plain values by stage, without the principal.
     """
 
     status: Status
@@ -29,7 +30,7 @@ class Explanation:
     reason: str
     results: tuple[StageResult, ...]
     input: Any
-    facts: Mapping[str, str]
+    facts: Mapping[str, Any]
     fingerprint: str
     tenant_id: str | None = None
 
@@ -58,12 +59,20 @@ async def explain(core: Core, state: StepState) -> Explanation:
         str(kept.fields["reason"]),
         with_recorded_words(passage.results, kept.fields["results"]),
         kept.fields["input"],
-        {name: _fact_text(fact) for name, fact in state.facts.items() if name != "identity_verification"},
+        {name: _plain(fact) for name, fact in state.facts.items() if name != "identity_verification"},
         state.fingerprint,
         passage.context.tenant_id,
     )
 
 
-def _fact_text(fact: object) -> str:
-    label = getattr(fact, "label", None)
-    return label if isinstance(label, str) else repr(fact)
+def _plain(fact: object) -> Any:
+    """Return a fact as JSON has it: fields by name, and a tier or a label by its own, in lower case."""
+    if isinstance(fact, Enum):
+        return fact.name.lower()
+    if is_dataclass(fact):
+        return {one.name: _plain(getattr(fact, one.name)) for one in fields(fact)}
+    if isinstance(fact, Mapping):
+        return {str(key): _plain(value) for key, value in fact.items()}
+    if isinstance(fact, (tuple, list)):
+        return [_plain(one) for one in fact]
+    return fact if fact is None or isinstance(fact, (bool, int, float, str)) else repr(fact)

@@ -215,3 +215,17 @@ def test_any_width_shows_every_stage(shell: Shell, columns: str) -> None:
 
 def test_options_hold_before_and_behind_the_command(shell: Shell) -> None:
     assert shell("--json", "version").document == shell("version", "--json").document
+
+
+def test_facts_are_told_as_fields_and_never_as_python_writes_objects(shell: Shell) -> None:
+    command = ("explain", "--node", "pay", "--tool", "refund", "--input", '{"to": "ada@example.com"}')
+    facts = shell(*command, "--json").document["facts"]
+    assert facts["tenant_scoping"] == {"tenant_id": "default"}
+    assert facts["risk_classification"] == "irreversible"
+    assert facts["taint_propagation"] == {"origin": "user", "confidentiality": "internal", "sources": ["input"]}
+    assert facts["sensitive_data_scan"]["items"][0]["entity"] == "EMAIL_ADDRESS"
+    told = shell(*command).out
+    assert "\ntenant_scoping: tenant_id default\n" in told
+    assert "\ntaint_propagation: origin user; confidentiality internal; sources input\n" in told
+    assert "sensitive_data_scan: items entity EMAIL_ADDRESS path $.to action mask" in told
+    assert "(" not in told.partition("tenant_scoping: ")[2].partition("The step would")[0]
