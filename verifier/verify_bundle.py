@@ -217,9 +217,7 @@ class Bundle:
         need(not passed, "held_checkpoint", "the checkpoint given lies in a part that is left out")
         for one in hashes:
             need(self.size < stop, "merkle_log", f"more hashes than lead to position {stop}")
-            level = (stop - self.size).bit_length() - 1
-            while self.size % (1 << level):
-                level -= 1
+            level = min((stop - self.size).bit_length(), (self.size & -self.size).bit_length() or 64) - 1
             self.add(level, bytes.fromhex(one))
         need(self.size == stop, "merkle_log", f"the hashes do not lead to position {stop}")
 
@@ -279,7 +277,7 @@ class Bundle:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Verify a bundle of evidence written by meshflow.")
-    parser.add_argument("bundle")
+    parser.add_argument("bundle", help="file to verify")
     parser.add_argument("--key", action="append", required=True, help="public key to trust, or a file of them")
     parser.add_argument("--checkpoint", action="append", default=[], help="file of a checkpoint held from outside")
     given = parser.parse_args()
@@ -290,7 +288,9 @@ def main() -> None:
             while line := file.readline(LONGEST + 1):
                 bundle.take(line)
         need(bundle.before == "end", "form", "the bundle has no end")
-    except (Wrong, OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
+    except (Wrong, UnicodeDecodeError) as error:
         sys.exit(f"DOES NOT VERIFY: {error}")
     print(f"VERIFIES: {bundle.entries} of {bundle.size} entries of log {bundle.head['origin']}")
 

@@ -10,7 +10,7 @@ import typer
 
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.given import keys_of, text_of, witnesses_of
-from meshflow.cli.ledgers import shown, with_ledger
+from meshflow.cli.ledgers import command, shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, line, print_json, print_table, say
 from meshflow.cli.outside import anchors_named
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
 
 _MAX_RUNS = 50
+_SQLITE = b"SQLite format 3\0"
 _RESTS = {
     "itself": "on the keys in the bundle itself, which anybody could have put there",
     "key": "on the key given; its owner could have signed another history",
@@ -86,7 +87,15 @@ def verify_bundle(
         print_json({"bundle": shown(bundle), **result})
     else:
         _print_result(shown(bundle), result)
+        if not result["valid"] and _is_database(bundle):
+            again = command("ledger", "verify", options=("--ledger", str(bundle)))
+            say(f"  it is a ledger, not a bundle of one: {again}")
     return ExitCode.OK if result["valid"] else ExitCode.FAILED
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _print_result(name: str, result: Mapping[str, Any]) -> None:

@@ -37,6 +37,27 @@ def texts(values: list[str] | None) -> list[str] | None:
     return None if values is None else [text(value) or "" for value in values]
 
 
+def moment(value: str | None) -> str | None:
+    """Return a time as it was given; one that is none is refused before anything is opened."""
+    from meshflow.errors import LedgerError
+    from meshflow.ledger.format.steps import moment_us
+
+    given = text(value)
+    try:
+        return given if given is None or moment_us(given, "") is not None else None
+    except LedgerError:
+        raise typer.BadParameter(f"{given!r} is not a time such as 2026-11-29T08:00:00Z") from None
+
+
+def to_write(path: Path | None) -> Path | None:
+    """Return where to write; that it cannot be done is said before the work, not after it."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file in it")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} into")
+    return path
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Configuration; without it ./meshflow.yaml if there is one."),
@@ -70,9 +91,15 @@ GivenOption = Annotated[
     str | None,
     typer.Option("--input", metavar="JSON|@FILE", callback=text, help="Input as JSON, or @ and a file; @- is stdin."),
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here, not to stdout.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", callback=to_write, help="Write here, not to stdout."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page here.")]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=to_write, help="Write the report as a page here."),
+]
 KeysOption = Annotated[
     list[str] | None,
     typer.Option(

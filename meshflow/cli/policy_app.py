@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from meshflow.cli.listing import ListingGroup
-from meshflow.cli.options import Chosen, FailOnDeniedOption, HtmlOption, LedgerOption, TenantOption, shared, text
+from meshflow.cli.options import (
+    Chosen,
+    FailOnDeniedOption,
+    HtmlOption,
+    LedgerOption,
+    TenantOption,
+    moment,
+    shared,
+    text,
+    to_write,
+)
 
 policy_app = typer.Typer(
     cls=ListingGroup, help="Check, test and explain policies.", no_args_is_help=True, rich_markup_mode=None
@@ -91,7 +101,9 @@ def run_tests(
     fail_under: Annotated[
         float, typer.Option("--fail-under", metavar="PERCENT", min=0, max=100, help="Exit with 1 below this coverage.")
     ] = 0.0,
-    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML here.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", callback=to_write, help="Write JUnit XML here.")
+    ] = None,
 ) -> None:
     """Run the test_* rules of a bundle, and show which lines they reach."""
     from meshflow.cli.policy_check import run_policy_tests
@@ -167,10 +179,10 @@ def backtest(
         str | None, typer.Option("--run", metavar="RUN", callback=text, help="This run alone; without it every run.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", callback=text, help="Runs that went on then, RFC 3339.")
+        str | None, typer.Option("--since", metavar="TIME", callback=moment, help="Runs that went on then, RFC 3339.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", callback=text, help="Runs begun before, RFC 3339.")
+        str | None, typer.Option("--until", metavar="TIME", callback=moment, help="Runs begun before, RFC 3339.")
     ] = None,
     plugin: Annotated[
         str, typer.Option("--plugin", metavar="NAME", callback=text, help="Whose recorded decisions are compared.")

@@ -14,10 +14,9 @@ from meshflow.cli.exits import ExitCode
 from meshflow.cli.given import keys_of, text_of
 from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
-from meshflow.cli.output import plain, print_json, print_table, say
+from meshflow.cli.output import counted, plain, print_json, print_table, say
 from meshflow.cli.profile_packs import named_pack
 from meshflow.cli.progress import Display
-from meshflow.errors import LedgerError
 
 if TYPE_CHECKING:
     from meshflow.ledger import ReplayLedger
@@ -82,8 +81,6 @@ def _write_files(asked: ReportRequest, report: Mapping[str, Any]) -> None:
 
 def _write(path: Path, parts: Iterable[str]) -> None:
     """Write a file whole or not at all, so that no half of a report is taken for one."""
-    if path.is_dir():
-        raise LedgerError(f"{path} is a folder; name a file")
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
@@ -113,8 +110,9 @@ def _print(report: Mapping[str, Any], asked: ReportRequest) -> None:
     say(
         f"{summary['satisfied']} satisfied, {summary['violated']} violated, {summary['not_exercised']} not exercised, "
         f"{summary['not_covered']} not covered",
-        f"Ledger {ledger['path']}: verified ({', '.join(ledger['checked'])}); {records['steps']:,} steps in "
-        f"{records['runs']:,} runs, {records['steps_under_profile']:,} under this profile",
+        f"Ledger {ledger['path']}: verified ({', '.join(ledger['checked'])}); "
+        f"{counted(records['steps'], 'step')} in {counted(records['runs'], 'run')}, "
+        f"{records['steps_under_profile']:,} under this profile",
     )
     if ledger["held_size"] is None:
         say("  no checkpoint from outside was given (--checkpoint), so an older history could have been rewritten")

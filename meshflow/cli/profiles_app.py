@@ -15,8 +15,10 @@ from meshflow.cli.options import (
     KeysOption,
     LedgerOption,
     TenantOption,
+    moment,
     shared,
     text,
+    to_write,
 )
 
 profiles_app = typer.Typer(
@@ -100,14 +102,15 @@ def report(
     options: Chosen,
     profile: ProfileArgument,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", callback=text, help="Steps begun at or after (RFC 3339).")
+        str | None, typer.Option("--since", metavar="TIME", callback=moment, help="Steps begun at or after (RFC 3339).")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", callback=text, help="Steps begun before (RFC 3339).")
+        str | None, typer.Option("--until", metavar="TIME", callback=moment, help="Steps begun before (RFC 3339).")
     ] = None,
     html: HtmlOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the report as JSON too.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", callback=to_write, help="Write the report as JSON too."),
     ] = None,
     checkpoints: CheckpointsOption = None,
     keys: KeysOption = None,

@@ -60,7 +60,9 @@ def test_what_does_not_verify_is_said_without_a_traceback(evidence: tuple[Path, 
     bundle, key, _ = evidence
     assert run(bundle).returncode == 2
     assert run(bundle, "--key", "somebody+00000000+x").returncode == 1
-    assert run(tmp_path / "nowhere", "--key", key).returncode == 1
+    for wrong in (tmp_path / "nowhere", tmp_path):
+        done = run(wrong, "--key", key)
+        assert (done.returncode, str(wrong) in done.stderr, "Errno" in done.stderr) == (2, True, False)
     (tmp_path / "held").write_bytes(b"\xff")
     assert run(bundle, "--key", key, "--checkpoint", tmp_path / "held").returncode == 1
     bundle.write_bytes(bundle.read_bytes().replace(b'"seq":1', b'"seq":7'))

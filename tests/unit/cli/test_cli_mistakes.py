@@ -137,3 +137,44 @@ def test_an_export_of_an_unknown_run_prints_no_half_of_a_document(shell: Shell, 
         done = shell("ledger", "export", "nobody", "--format", form)
         assert (done.code, done.out) == (4, "")
         assert "has no run 'nobody'" in done.err
+
+
+WRITERS = (
+    ("ledger", "checkpoint", "--output", "{}"),
+    ("ledger", "export", "desk", "--output", "{}"),
+    ("ledger", "export", "desk", "--format", "bundle", "-o", "{}"),
+    ("ledger", "prove", "desk", "0", "--output", "{}"),
+    ("report", "hipaa", "--output", "{}"),
+    ("report", "hipaa", "--html", "{}"),
+    ("policy", "backtest", "--html", "{}"),
+    ("policy", "test", "--junit", "{}"),
+)
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=" ".join)
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    shell: Shell, ledger: Path, command: tuple[str, ...]
+) -> None:
+    (shell.folder / "held").mkdir()
+    done = shell(*(word.format("nowhere/file") for word in command))
+    assert (done.code, done.out) == (2, "")
+    assert "there is no folder nowhere to write file into" in done.err
+    done = shell(*(word.format("held") for word in command))
+    assert (done.code, done.out) == (2, "")
+    assert "held is a folder; name a file in it" in done.err
+
+
+@pytest.mark.parametrize("command", [("report", "hipaa"), ("policy", "backtest")], ids=" ".join)
+def test_a_time_that_is_none_is_a_mistake_on_the_command_line(
+    shell: Shell, ledger: Path, command: tuple[str, ...]
+) -> None:
+    for option in ("--since", "--until"):
+        done = shell(*command, option, "yesterday")
+        assert done.code == 2
+        assert "'yesterday' is not a time such as 2026-11-29T08:00:00Z" in done.err
+
+
+def test_a_ledger_taken_for_a_bundle_is_told_apart(shell: Shell, ledger: Path) -> None:
+    done = shell("verify", "meshflow_runs.db", "--trust-bundle-keys")
+    assert done.code == 1
+    assert "it is a ledger, not a bundle of one: meshflow ledger verify --ledger meshflow_runs.db" in done.out

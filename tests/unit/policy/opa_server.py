@@ -212,7 +212,10 @@ def write_certificates(folder: Path) -> None:
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
-        if issuer is not None:
+        if issuer is None:  # without it the strict checks that Python 3.13 makes refuse an authority
+            signing = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(signing, critical=True)
+        else:
             names = [x509.DNSName("localhost")]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
             builder = builder.add_extension(
