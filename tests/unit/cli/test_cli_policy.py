@@ -189,7 +189,7 @@ def test_backtest_takes_a_run_a_tenant_and_a_time(shell: Any, ledger: Path) -> N
 def test_backtest_refuses_what_it_cannot_read(shell: Any, ledger: Path) -> None:
     assert shell("policy", "backtest", "--step-url", "https://console/steps").code == 2
     assert shell("policy", "backtest", "--ledger", "nowhere.db").code == 4
-    assert shell("policy", "backtest", "--since", "yesterday").code == 4
+    assert shell("policy", "backtest", "--since", "yesterday").code == 2
     shell.write("none/p.rego", "package other\n\nx := 1\n")
     assert shell("policy", "backtest", "none").code == 3
 
