@@ -53,7 +53,7 @@ def target(node: PlannedNode, registry: Registry) -> Target:
     if isinstance(spec, HttpNode):
         from meshflow.workflow.http_call import requester
 
-        return Target(requester(spec, registry.hosts), spec.step_kind, spec.tool)
+        return Target(requester(spec, registry), spec.step_kind, spec.tool)
     if isinstance(spec, McpNode):
         from meshflow.workflow.mcp_call import caller
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from meshflow.config.problems import Problem, unknown
 from meshflow.config.source import SettingPath, Source
@@ -13,7 +14,7 @@ from meshflow.workflow.expressions import Expression, ExpressionError, Scope, ab
 from meshflow.workflow.plan import PlannedNode
 from meshflow.workflow.spec import Document, Edge
 from meshflow.workflow.spec.nodes import HttpNode, HumanNode, MapNode, ModelNode
-from meshflow.workflow.template import Compile, Template, TemplateError
+from meshflow.workflow.template import Compile, Encode, Template, TemplateError
 from meshflow.workflow.topology import Topology
 
 _NODE = "nodes."
@@ -68,7 +69,12 @@ class Compiler:
         given = None
         if "input" in spec.model_fields_set:
             given = self._template(spec.input, (*path, "input"), node.name, compile_one)
-        texts = {key: self._template(data, (*path, key), node.name, compile_one) for key, data in _texts(spec).items()}
+        texts = {
+            key: self._template(
+                data, (*path, key), node.name, compile_one, encode=_in_address if key == "url" else None
+            )
+            for key, data in _texts(spec).items()
+        }
         sets = {name: self._set(name, data, (*path, "set", name), node.name) for name, data in (spec.set or {}).items()}
         undo = None
         if spec.compensate is not None and "input" in spec.compensate.model_fields_set:
@@ -108,11 +114,12 @@ class Compiler:
         return template
 
     def _template(
-        self, data: Any, path: SettingPath, node: str | None, compile_one: Compile, also: frozenset[str] = frozenset()
-    ) -> Template:
+        self, data: Any, path: SettingPath, node: str | None, compile_one: Compile, also: frozenset[str] = frozenset(),
+        encode: Encode | None = None,
+    ) -> Template:  # fmt: skip
         """Compile a template; ``also`` names nodes that have run by then besides those before ``node``."""
         errors: list[TemplateError] = []
-        template = Template(data, compile_one, errors, path)
+        template = Template(data, compile_one, errors, path, encode)
         for error in errors:
             self._note(error.path, error.message, error.line, error.column)
         if node is not None:
@@ -134,6 +141,11 @@ class Compiler:
     def _note(self, path: SettingPath, message: str, line: int, column: int) -> None:
         where = self._source.where_in(path, line, column)
         self._problems.append(Problem(path, message, where))
+
+
+def _in_address(text: str) -> str:
+    """Return text that stays within its part of an address: data adds no path, no parameter and no fragment."""
+    return quote(text, safe="")
 
 
 def type_of(value: Any) -> str:

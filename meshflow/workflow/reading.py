@@ -27,6 +27,12 @@ _ARROW = "->"
 _OF_ONE_STEP = frozenset({
     "action", "agent_id", "estimate_tokens", "estimate_usd", "idempotent", "labels", "needs_approval", "retry", "risk",
 })  # fmt: skip
+# Where a request goes, and how it ends, is not for a header to say.
+_HEADERS_OF_THE_REQUEST = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer",
+    "transfer-encoding", "upgrade",
+})  # fmt: skip
+_SECRET_HEADERS = frozenset({"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
 MAX_SUBGRAPHS = 8
 
 
@@ -161,12 +167,22 @@ class Reader:
                 problems.append(Problem((*path, "import"), message))
         elif isinstance(spec, SubgraphNode):
             self._one_of(spec, path, "workflow", "ref")
-        elif isinstance(spec, HttpNode) and not _HOST.match(spec.url):
-            message = "should begin with http:// or https:// and a host that is written out, without ${{ }} or user"
-            problems.append(Problem((*path, "url"), message))
+        elif isinstance(spec, HttpNode):
+            self._check_request(spec, path)
         undo = spec.compensate
         if undo is not None:
             self._check_undo(undo, (*path, "compensate"))
+
+    def _check_request(self, spec: HttpNode, path: SettingPath) -> None:
+        if not _HOST.match(spec.url):
+            message = "should begin with http:// or https:// and a host that is written out, without ${{ }} or user"
+            self.problems.append(Problem((*path, "url"), message))
+        for name in spec.headers or ():
+            if name.lower() in _SECRET_HEADERS:
+                message = "is secret, and a step's input is on record; give it in code: Registry.allow_host(headers=)"
+                self.problems.append(Problem((*path, "headers", name), message))
+            elif name.lower() in _HEADERS_OF_THE_REQUEST:
+                self.problems.append(Problem((*path, "headers", name), "is set by the request itself; remove it"))
 
     def _check_retry(self, spec: Node | CompensationNode, path: SettingPath) -> None:
         if spec.retry is not None and spec.retry.max_attempts > 1 and not spec.idempotent and spec.risk != "read_only":

@@ -32,6 +32,7 @@ class Registry:
             "function": {}, "tool": {}, "agent": {}, "model": {}, "workflow": {}, "server": {},
         }  # fmt: skip
         self.hosts: set[str] = set()
+        self._headers: dict[str, Mapping[str, str | Callable[[], str]]] = {}
         self.prices: dict[str, TokenPrice] = {}
 
     @overload
@@ -73,9 +74,22 @@ class Registry:
         """Register an MCP server: its address, the parameters that start it, or a server in this process."""
         self._add("server", name, server)
 
-    def allow_host(self, *hosts: str) -> None:
-        """Let http nodes talk to these hosts (``api.example.org``, with ``:8443`` for another port)."""
-        self.hosts.update(host.lower() for host in hosts)
+    def allow_host(self, *hosts: str, headers: Mapping[str, str | Callable[[], str]] | None = None) -> None:
+        """Let http nodes talk to these hosts (``api.example.org``, with ``:8443`` for another port).
+
+        ``headers`` go with each request to them and into no record: keys and tokens, or functions that give them.
+        """
+        for host in map(str.lower, hosts):
+            known = self._headers.get(host, headers)
+            if headers is not None and known != headers:
+                raise ConfigError(f"there are headers for host {host!r} already; give them once", where="Registry")
+            self.hosts.add(host)
+            if headers is not None:
+                self._headers[host] = dict(headers)
+
+    def headers_for(self, host: str) -> Mapping[str, str | Callable[[], str]]:
+        """Return the headers that go with each request to a host."""
+        return self._headers.get(host, {})
 
     def update(self, other: Registry) -> None:
         """Take over all that another registry has; ConfigError where both give one name to different things."""
@@ -85,7 +99,8 @@ class Registry:
         for name, price in other.prices.items():
             if self.prices.setdefault(name, price) != price:
                 raise ConfigError(f"there is a price of model {name!r} already; give one", where="Registry")
-        self.hosts |= other.hosts
+        for host in other.hosts:
+            self.allow_host(host, headers=other._headers.get(host))
 
     def has(self, what: str, name: str) -> bool:
         """Say whether code has registered something under a name."""

@@ -13,6 +13,7 @@ from meshflow.workflow.plain import MAX_SIZE, NotPlainError, Plain, plain
 
 OPEN, CLOSE, ESCAPED = "${{", "}}", "$${{"
 Compile: TypeAlias = Callable[[str], Expression]
+Encode: TypeAlias = Callable[[str], str]
 
 
 class TemplateError(NamedTuple):
@@ -25,11 +26,17 @@ class TemplateError(NamedTuple):
 
 
 class Template:
-    """Data with expressions in it. ``names`` are the variables that they read."""
+    """Data with expressions in it. ``names`` are the variables that they read.
 
-    def __init__(self, data: Any, compile_one: Compile, errors: list[TemplateError], path: SettingPath = ()) -> None:
+    ``encode`` writes an expression's value where it stands within a text, as the text around it needs.
+    """
+
+    def __init__(
+        self, data: Any, compile_one: Compile, errors: list[TemplateError], path: SettingPath = (),
+        encode: Encode | None = None,
+    ) -> None:  # fmt: skip
         found: set[str] = set()
-        self._made = _Maker(compile_one, errors, found).make(data, path)
+        self._made = _Maker(compile_one, errors, found, encode).make(data, path)
         self.names = frozenset(found)
         self._fixed = None if isinstance(self._made, _Text | dict | list) else plain(self._made)
 
@@ -51,13 +58,17 @@ class _Text(NamedTuple):
 
     whole: Expression | None
     pieces: tuple[str | Expression, ...]
+    encode: Encode | None = None
 
 
 class _Maker:
-    def __init__(self, compile_one: Compile, errors: list[TemplateError], found: set[str]) -> None:
+    def __init__(
+        self, compile_one: Compile, errors: list[TemplateError], found: set[str], encode: Encode | None
+    ) -> None:
         self._compile = compile_one
         self._errors = errors
         self._found = found
+        self._encode = encode
 
     def make(self, data: Any, path: SettingPath) -> Any:
         if isinstance(data, str):
@@ -81,7 +92,7 @@ class _Maker:
             return _Text(only, ()) if isinstance(only, Expression) else only
         if all(isinstance(piece, str) for piece in pieces):
             return "".join(str(piece) for piece in pieces)
-        return _Text(None, tuple(pieces))
+        return _Text(None, tuple(pieces), self._encode)
 
     def _expression(self, source: str, at: int, text: str, path: SettingPath) -> Expression:
         try:
@@ -156,7 +167,7 @@ def _place(text: str, at: int, line: int, column: int) -> tuple[int, int]:
 
 def _rendered(made: Any, data: Mapping[str, Plain]) -> Any:
     if isinstance(made, _Text):
-        return made.whole.value(data).value if made.whole is not None else _text_of(made.pieces, data)
+        return made.whole.value(data).value if made.whole is not None else _text_of(made, data)
     if isinstance(made, dict):
         return {key: _rendered(item, data) for key, item in made.items()}
     if isinstance(made, list):
@@ -164,11 +175,13 @@ def _rendered(made: Any, data: Mapping[str, Plain]) -> Any:
     return made
 
 
-def _text_of(pieces: tuple[str | Expression, ...], data: Mapping[str, Plain]) -> str:
+def _text_of(made: _Text, data: Mapping[str, Plain]) -> str:
     texts: list[str] = []
     room = MAX_SIZE
-    for piece in pieces:
+    for piece in made.pieces:
         text = piece if isinstance(piece, str) else _shown(piece, piece.value(data).value)
+        if made.encode is not None and not isinstance(piece, str):
+            text = made.encode(text)
         room -= len(text)
         if room < 0:
             raise EvaluationError("expression_error", f"a text grows past {MAX_SIZE:,} characters")

@@ -131,9 +131,14 @@ class HttpNode(Node):
 
     step_kind = "http"
     kind: Literal["http"]
-    url: str = Field(min_length=1, description="Address, with ${{ }} for parts of path and query, not of the host.")
+    url: str = Field(
+        min_length=1,
+        description="Address, with ${{ }} for parts of path and query, percent-encoded; not for the host.",
+    )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field("GET", description="Method.")
-    headers: dict[str, str] | None = Field(None, description="Headers; ${{ }} is allowed in their values.")
+    headers: dict[str, str] | None = Field(
+        None, description="Headers; ${{ }} is allowed in their values. What is secret is given in code."
+    )
     tool: Name = Field("http", description="Name under which policies and tool declarations know the call.")
 
 
