@@ -44,7 +44,7 @@ def requester(spec: HttpNode, registry: Registry) -> Callable[[Any], Awaitable[A
         )
 
     own = registry.headers_for(origin[1])
-    known = {name.lower() for name in own}
+    owned = {name.lower() for name in own}
     if own and origin[0] != "https" and urlsplit(spec.url.partition(OPEN)[0]).hostname not in _HERE:
         raise ConfigError(f"host {origin[1]} has headers of its own, which are sent by https only")
 
@@ -63,7 +63,7 @@ def requester(spec: HttpNode, registry: Registry) -> Callable[[Any], Awaitable[A
         content = None if body is None else body if isinstance(body, str) else orjson.dumps(body)
         if content is not None and not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
-        headers = {name: value for name, value in headers.items() if name.lower() not in known}
+        headers = {name: value for name, value in headers.items() if name.lower() not in owned}
         headers |= {name: value if isinstance(value, str) else value() for name, value in own.items()}
         timeout = httpx.Timeout(None)  # the step's own time-out holds for all of it
         async with (

@@ -12,24 +12,18 @@ from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.step import Metered, current_step
 from meshflow.workflow.result import NodeStatus
 from meshflow.workflow.run.board import Cell, Halt
+from meshflow.workflow.run.within import answer, paused_by
 
 if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
     from meshflow.workflow.run.steps import Run
 
-_PAUSED = "meshflow:agent_paused"
 _WORST = TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
 
 
 def is_agent(thing: Any) -> bool:
     """Say whether something is a meshflow Agent, or has the methods of one that are used here."""
     return all(inspect.iscoroutinefunction(getattr(thing, name, None)) for name in ("run", "resume"))
-
-
-def pause_in(value: Any) -> Mapping[str, Any] | None:
-    """Return the checkpoint and the approvals that an agent's step put out in place of an answer, if it did."""
-    found = value.get(_PAUSED) if isinstance(value, Mapping) and len(value) == 1 else None
-    return found if isinstance(found, Mapping) else None
 
 
 @dataclass(slots=True)
@@ -39,7 +33,7 @@ class AgentCall:
     agent: Any
     runtime: StepRuntime
     checkpoint: Mapping[str, Any] | None = None
-    ended: Any = field(default=None, init=False)
+    result: Any = field(default=None, init=False)
 
     def handler(self) -> Callable[[Any], Awaitable[Any]]:
         """Return the step's handler. Steps of the agent belong to the run of the step around them."""
@@ -50,32 +44,42 @@ class AgentCall:
                 raise ConfigError("an agent node runs as a step")
             given: dict[str, Any] = {"runtime": self.runtime}
             if self.checkpoint is None:
-                self.ended = await self.agent.run(prompt, **given)
+                self.result = await self.agent.run(prompt, **given)
             else:
                 credential, tenant = step.step.credential, step.step.tenant
-                self.ended = await self.agent.resume(self.checkpoint, credential=credential, tenant=tenant, **given)
-            labels = _labels(self.runtime, step.tenant_id or "", self.ended)
-            if self.ended.status.value == "paused":
-                kept = {_PAUSED: {"checkpoint": self.ended.checkpoint, "approvals": list(self.ended.approvals)}}
-                return Metered(kept, cost_usd=0, labels=labels)
+                self.result = await self.agent.resume(self.checkpoint, credential=credential, tenant=tenant, **given)
+            labels = _labels(self.runtime, step.tenant_id or "", self.result)
             # What it cost was spent, and recorded, by its own steps.
-            return Metered(self.ended.unwrap(), cost_usd=0, labels=labels)
+            if self.paused:
+                return Metered(paused_by(self.result.approvals, self.result.checkpoint), cost_usd=0, labels=labels)
+            return Metered(answer(self.result.unwrap()), cost_usd=0, labels=labels)
 
         return ask
 
+    @property
+    def paused(self) -> str:
+        """The code with which the agent has just come to wait for a person."""
+        if self.result is None or self.result.status.value != "paused":
+            return ""
+        return self.result.code or "approval.asked"
+
+    async def undecided(self) -> bool:
+        """Leave it to the agent, which may wait for several."""
+        return False
+
     def settle(self, run: Run, cell: Cell) -> None:
         """Add what the agent's own steps cost."""
-        if self.ended is not None:
-            micro_usd = round(self.ended.cost_usd * 1_000_000)
+        if self.result is not None:
+            micro_usd = round(self.result.cost_usd * 1_000_000)
             cell.cost_micro_usd += micro_usd
-            cell.tokens += self.ended.tokens
+            cell.tokens += self.result.tokens
             run.cost_micro_usd += micro_usd
-            run.tokens += self.ended.tokens
+            run.tokens += self.result.tokens
 
-    def final(self) -> Halt | None:
+    def ended(self) -> Halt | None:
         """Return how the node ended where the agent was denied: as the agent did, and it is not tried again."""
-        if self.ended is not None and self.ended.status.value == "denied":
-            return Halt(NodeStatus.DENIED, self.ended.code, self.ended.reason)
+        if self.result is not None and self.result.status.value == "denied":
+            return Halt(NodeStatus.DENIED, self.result.code, self.result.reason)
         return None
 
 

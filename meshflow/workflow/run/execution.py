@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from itertools import count
 from typing import Any
 
 from meshflow.errors import ConfigError
@@ -14,11 +12,13 @@ from meshflow.workflow.expressions import EvaluationError
 from meshflow.workflow.plain import NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan, PlannedNode
 from meshflow.workflow.result import NodeStatus
-from meshflow.workflow.run.agents import AgentCall, is_agent, pause_in
+from meshflow.workflow.run.agents import AgentCall, is_agent
 from meshflow.workflow.run.board import Cell, Halt, Trace, joined
 from meshflow.workflow.run.schedule import WITHHELD, Schedule, ending, waiting, worst
 from meshflow.workflow.run.steps import Call, Done, Run
+from meshflow.workflow.run.under import take_under
 from meshflow.workflow.run.undo import Undo
+from meshflow.workflow.run.within import take_within
 from meshflow.workflow.spec.nodes import AgentNode, MapNode, SubgraphNode
 
 MAX_DEPTH = 16
@@ -117,39 +117,12 @@ class Execution(Schedule):
         if isinstance(each.spec, AgentNode):
             agent = self.run.registry.find("agent", each.spec.agent)
             if is_agent(agent):
-                return await self._agent(
-                    agent, Call(name, step_id, _AGENT, given, trace, spec=each.spec), cell, runtime
-                )
+                governs = self.run.runtimes[runtime]
+                call = Call(name, step_id, _AGENT, given, trace, spec=each.spec)
+                return await take_within(self.run, call, cell, lambda kept: AgentCall(agent, governs, kept))
         ask = str(given.value["ask"]) if each.kind == "human" else None
         call = Call(name, step_id, self.run.target(each), given, trace, spec=each.spec, ask=ask)
-        return await self.run.take(call, cell, runtime)
-
-    async def _agent(self, agent: Any, call: Call, cell: Cell, runtime: str | None) -> Done:
-        """Run an agent; one that waits for a person goes on from its checkpoint when the run is resumed."""
-        checkpoint: Mapping[str, Any] | None = None
-        for number in count(1):
-            asked = AgentCall(agent, self.run.runtimes[runtime], checkpoint)
-            step_id = call.step_id if number == 1 else f"{call.step_id}~{number}"
-            taken = replace(call, step_id=step_id, target=replace(_AGENT, handler=asked.handler()), final=asked.final)
-            try:
-                done = await self.run.take(taken, cell, runtime)
-            except Halt as halt:
-                raise asked.final() or halt from None
-            finally:
-                asked.settle(self.run, cell)
-            pause = pause_in(done.value.value)
-            if done.withheld:
-                memo = await self.run.memory.recall(step_id)
-                if memo is not None and pause_in(memo.value) is not None:
-                    message = f"the checkpoint of agent {call.node_id} {done.withheld}"
-                    raise Halt(NodeStatus.FAILED, "workflow.output_unavailable", message)
-            if pause is None:
-                return done
-            if asked.ended is not None:  # it has just paused; what was recalled may have been decided meanwhile
-                reason = f"agent {call.node_id} waits for a person"
-                raise Halt(NodeStatus.PAUSED, asked.ended.code or "approval.asked", reason, tuple(pause["approvals"]))
-            checkpoint = pause["checkpoint"]
-        raise AssertionError("counting does not end")
+        return await take_under(self.run, call, cell, runtime)
 
     async def _subgraph(self, node: PlannedNode, spec: SubgraphNode, cell: Cell) -> Done:
         given, trace = self._input(node)

@@ -147,7 +147,7 @@ class _Launched:
                 )
             self._remembered(run.memory)
         call = Call(START, step_id, _SAME, self._given, Trace())
-        done = await run.take(call, self._ends, None)
+        done = await run.take(call, self._ends)
         if done.withheld:
             raise LedgerError(f"the input of run {run.run_id!r} {done.withheld}; pass a memory that holds it")
         return done
@@ -211,7 +211,7 @@ class _Launched:
         if halt is None:
             try:
                 call = Call(END, END, _SAME, done.value, done.trace)
-                done = await self._run.take(call, self._ends, None)
+                done = await self._run.take(call, self._ends)
             except Halt as refused:
                 halt = refused
         status = RunStatus.COMPLETED if halt is None else RunStatus(halt.status.value)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 BEGUN = "begun"
-UNDO = "~undo"
+UNDO, WITHIN = "~undo", "~by:"
 _STATUS = {"commit": "completed", "reject": "denied", "escalate": "paused", "error": "failed"}
 _CUT_OFF = frozenset({"step.cancelled", "step.interrupted"})
 _OUTPUT_STAGE = STAGE_BY_NAME["output_guardrails"].name
@@ -115,6 +115,8 @@ class LedgerMemory(NoMemory):
         spent = NOTHING_SPENT
         for step in await ledger.get_run(run_id, tenant=tenant):
             memo = _memo(step)
+            if WITHIN in memo.step_id:
+                continue  # the step around it has it all
             spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens, spent.steps + 1)
             known = memos.get(memo.step_id)
             # What has completed stays so: a later attempt was somebody's who was refused.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Stop(NamedTuple):
     node: str = ""
 
 
-def _not_final() -> Halt | None:
+def _nothing_inside() -> Halt | None:
     return None
 
 
@@ -61,7 +61,7 @@ def _not_final() -> Halt | None:
 class Call:
     """One step to be taken: what it calls, what it is given, and what is set for it.
 
-    ``final`` says how it really ended where its handler runs steps of its own and one of them was denied.
+    ``inside`` says how what its handler runs ended, where that is steps of its own.
     """
 
     node_id: str
@@ -72,7 +72,7 @@ class Call:
     spec: Node = _PLAIN_NODE
     ask: str | None = None
     undoing: bool = False
-    final: Callable[[], Halt | None] = _not_final
+    inside: Callable[[], Halt | None] = _nothing_inside
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class Run:
             raise ConfigError(f"{node.name} has no compensate")
         return undo_target(node.spec.compensate, self.registry)
 
-    async def take(self, call: Call, cell: Cell, runtime: str | None) -> Done:
+    async def take(self, call: Call, cell: Cell) -> Done:
         """Take a step and return its output; Halt for one that is denied, paused, fails or may not begin."""
         cell.step_ids.append(call.step_id)
         memo = await self.memory.recall(call.step_id)
@@ -142,7 +142,7 @@ class Run:
         tries = memo.attempt if memo is not None and memo.status == "failed" and not self.retry_failed else 0
         while True:
             tries += 1
-            outcome = await self._once(call, memo, attempt, cell, runtime)
+            outcome = await self._once(call, memo, attempt, cell)
             if tries >= policy.max_attempts or not self._may_repeat(call, outcome):
                 break
             wait_ms = min(policy.backoff_ms << min(tries - 1, 20), policy.max_backoff_ms)
@@ -160,24 +160,27 @@ class Run:
         if self.retry_failed:
             return True
         policy = call.spec.retry or _ONCE
+        if call.inside is not _nothing_inside:
+            return False  # its record does not say whether what was inside was denied
         return memo.status == "failed" and memo.attempt < policy.max_attempts and _again(policy, memo.code)
 
     def _may_repeat(self, call: Call, outcome: RuntimeOutcome) -> bool:
         if outcome.status is not Status.FAILED or not outcome.recorded:
             return False
-        return call.final() is None and _again(call.spec.retry or _ONCE, outcome.code)
+        inside = call.inside()
+        if inside is not None and inside.status is NodeStatus.DENIED:
+            return False
+        return _again(call.spec.retry or _ONCE, outcome.code if inside is None else inside.code)
 
-    async def _once(
-        self, call: Call, memo: StepMemo | None, attempt: int, cell: Cell, runtime: str | None
-    ) -> RuntimeOutcome:
+    async def _once(self, call: Call, memo: StepMemo | None, attempt: int, cell: Cell) -> RuntimeOutcome:
         async with self._slots:
             self._check(call)
-            step = self._step(call, memo, attempt)
+            step = self._asked(call, memo, attempt)
             micro_usd, tokens = self._hold(call)
             self.steps += 1
             cell.attempts += 1
             try:
-                outcome = await self.runtimes[runtime].run(step)
+                outcome = await self.base.run(step)
             finally:
                 self._held_micro_usd -= micro_usd
                 self._held_tokens -= tokens
@@ -218,16 +221,23 @@ class Run:
         self._held_tokens += tokens
         return micro_usd, tokens
 
-    def _step(self, call: Call, memo: StepMemo | None, attempt: int) -> NodeInput:
-        spec, ask = call.spec, call.ask
-        resume = memo is not None and memo.status == "paused"
-        if ask is None and spec.needs_approval:
+    def _asked(self, call: Call, memo: StepMemo | None, attempt: int) -> NodeInput:
+        """Return the step as it is handed in: what it did before decides whether a person is asked first."""
+        ask = call.ask
+        if ask is None and call.spec.needs_approval:
             ask = f"the workflow wants a person to approve {call.node_id}"
-        if memo is not None and memo.status == BEGUN and not repeatable(spec, call.target.tool, self.base):
+        if memo is None:
+            return self.step(call, attempt, ask=ask)
+        if memo.status == BEGUN and not repeatable(call.spec, call.target.tool, self.base):
             ask = f"attempt {memo.attempt} has begun and its end is not on record: it may have had its effect"
-        labels = call.trace.labels
-        if resume and memo is not None:
-            labels = memo.labels if labels is None else labels.join(memo.labels)
+        if memo.status != "paused":
+            return self.step(call, attempt, ask=ask)
+        labels = memo.labels if call.trace.labels is None else call.trace.labels.join(memo.labels)
+        return self.step(replace(call, trace=Trace(call.trace.reads, labels)), attempt, ask=ask, resume=True)
+
+    def step(self, call: Call, attempt: int, *, ask: str | None = None, resume: bool = False) -> NodeInput:
+        """Return one attempt at a call as the step that a runtime takes."""
+        spec, labels = call.spec, call.trace.labels
         if spec.labels is not None:
             least = TaintLabels(
                 Origin[spec.labels.origin.upper()], Confidentiality[spec.labels.confidentiality.upper()]

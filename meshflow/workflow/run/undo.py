@@ -11,6 +11,7 @@ from meshflow.workflow.result import NodeStatus
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.memory import UNDO
 from meshflow.workflow.run.steps import Call, Run
+from meshflow.workflow.run.under import take_under
 from meshflow.workflow.spec import Node
 from meshflow.workflow.spec.nodes import CompensationNode
 
@@ -64,7 +65,7 @@ async def _undo(run: Run, undo: Undo) -> Halt | None:
         return undo.problem
     own = Cell(0)
     try:
-        await run.take(_call(run, undo, spec), own, undo.runtime)
+        await take_under(run, _call(run, undo, spec), own, undo.runtime)
     except Halt as halt:
         return halt
     finally:

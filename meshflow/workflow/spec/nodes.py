@@ -66,7 +66,9 @@ class Node(Part):
     labels: Labels | None = Field(None, description="Labels that the input carries at least.")
     agent_id: Name | None = Field(None, description="Who acts; without it the agent of the run.")
     runtime: Name | None = Field(
-        None, description="Which of the runtimes given in code governs the node: its policy, budgets and profiles."
+        None,
+        description="Which of the runtimes given in code governs the node too: its policy, budgets and profiles hold "
+        "beside those of the run.",
     )
     profiles: Names | None = Field(
         None, description="Compliance profiles without which the node may not run; checked before the run begins."

@@ -1,0 +1,121 @@
+"""A node with a runtime of its own: its step passes the run's gates, and inside of it those of that runtime too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from meshflow.errors import ConfigError
+from meshflow.record import RuntimeOutcome, Status
+from meshflow.step import Metered, NodeInput, current_step
+from meshflow.workflow.plain import Plain
+from meshflow.workflow.result import NodeStatus
+from meshflow.workflow.run.board import Cell, Halt, Trace
+from meshflow.workflow.run.memory import WITHIN
+from meshflow.workflow.run.steps import Call, Done, Run
+from meshflow.workflow.run.within import answer, paused_by, take_within
+
+if TYPE_CHECKING:
+    from meshflow.kernel.runtime import StepRuntime
+
+_HALTS = {Status.DENIED: NodeStatus.DENIED, Status.FAILED: NodeStatus.FAILED}
+
+
+class InnerStepError(Exception):
+    """The step inside ended without an output; it has cost what it cost."""
+
+    def __init__(self, outcome: RuntimeOutcome) -> None:
+        self.cost_usd = outcome.record.cost_micro_usd / 1_000_000
+        self.tokens = outcome.record.tokens
+        super().__init__(f"{outcome.code}: {outcome.reason}")
+
+
+async def take_under(run: Run, call: Call, cell: Cell, runtime: str | None) -> Done:
+    """Take a step under the run's runtime, and under another one too where the node names it.
+
+    Both must let it pass, so that a node's runtime tightens what the run enforces and never replaces it. Its cost
+    counts under both.
+    """
+    another = run.runtimes[runtime]
+    if another is run.base:
+        return await run.take(call, cell)
+    return await take_within(run, call, cell, lambda waited: UnderAnother(run, call, another, f"{runtime}", waited))
+
+
+@dataclass(slots=True)
+class UnderAnother:
+    """The step inside, from its beginning or from where it waited for a person."""
+
+    run: Run
+    call: Call
+    runtime: StepRuntime
+    name: str
+    waited: Mapping[str, Any] | None = None
+    outcome: RuntimeOutcome | None = field(default=None, init=False)
+
+    def handler(self) -> Callable[[Any], Awaitable[Any]]:
+        """Return the handler of the step around it."""
+
+        async def pass_on(given: Any) -> Any:
+            outcome = self.outcome = await self.runtime.run(await self._step(given))
+            if outcome.status is Status.PAUSED:
+                approval = outcome.approval_id or (self.waited or {}).get("approval") or ""
+                waits = {"attempt": outcome.record.attempt, "approval": approval}
+                return Metered(paused_by((approval,), waits), cost_usd=0)
+            if not outcome.ok:
+                raise InnerStepError(outcome)
+            record, labels = outcome.record, self.runtime.labels_of(outcome)
+            return Metered(answer(outcome.output), record.cost_micro_usd / 1_000_000, record.tokens, labels)
+
+        return pass_on
+
+    @property
+    def paused(self) -> str:
+        """The code with which the step inside has just come to wait."""
+        return self.outcome.code if self.outcome is not None and self.outcome.status is Status.PAUSED else ""
+
+    async def undecided(self) -> bool:
+        """Say whether nobody has decided on the step inside, by the ledger of its runtime."""
+        ledger = self.runtime.ledger
+        return ledger is not None and await ledger.find_approval(self.run.run_id, self._id) is None
+
+    def ended(self) -> Halt | None:
+        """Return how the step inside ended, where it did without an output."""
+        if self.outcome is None or self.outcome.status not in _HALTS:
+            return None
+        executed = self.outcome.status is Status.DENIED and self.outcome.record.executed
+        return Halt(_HALTS[self.outcome.status], self.outcome.code, self.outcome.reason, executed=executed)
+
+    def settle(self, run: Run, cell: Cell) -> None:
+        """Count nothing: the step around it says what it cost."""
+
+    @property
+    def _id(self) -> str:
+        return f"{self.call.step_id}{WITHIN}{self.name}"
+
+    async def _step(self, given: Any) -> NodeInput:
+        outer = current_step()
+        if outer is None:
+            raise ConfigError("a step under another runtime runs within one of the run")
+        if self.waited is None:
+            attempt = await self.runtime.next_attempt(self.run.run_id, self._id)
+        else:
+            attempt = self.waited["attempt"]
+        handler = self.call.target.handler
+        if self.call.target.kind == "human":
+            said = await handler(given)  # the person was asked by the step around this one
+            handler = _saying(said)
+        # Steps of the run are unknown to another runtime, so the labels are said and nothing is read.
+        call = replace(
+            self.call, step_id=self._id, given=Plain(given, 1), trace=Trace((), outer.labels),
+            target=replace(self.call.target, handler=handler),
+        )  # fmt: skip
+        return self.run.step(call, attempt, resume=self.waited is not None)
+
+
+def _saying(value: Any) -> Callable[[Any], Awaitable[Any]]:
+    async def say(_: Any) -> Any:
+        return value
+
+    return say
