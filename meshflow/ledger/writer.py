@@ -1,7 +1,8 @@
 """Group commit: one thread that writes what callers of any loop or thread hand in, as many at a time as are waiting.
 
 A single waiter costs one commit and two thread switches, since nothing waits for a batch to fill; what arrives during
-a commit goes into the next one.
+a commit goes into the next one. Where there are several, what one turn of an event loop hands in goes over together:
+the thread is woken once, and not by the first of them, which it would commit alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ T = TypeVar("T")
 Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 Outcome = Written | BaseException
 _Item = tuple[Draft | Callable[[], Any] | None, Waiter | None]
+_END: _Item = (None, None)
 
 
 class Appender(Protocol):
@@ -55,7 +57,9 @@ class GroupWriter:
         self._max_batch = max_batch
         self._max_bytes = max_bytes
         self._limit = queue_limit
-        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Item]] = SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+        self._alone = True
         self._lock = threading.Lock()
         self._outstanding = 0
         self._parked: deque[Waiter] = deque()
@@ -108,8 +112,21 @@ class GroupWriter:
                 raise LedgerError("the ledger is closed")
             self._start()
             self._outstanding += 1
-            self._queue.put((item, (loop, waiter)))
+            if self._alone and not self._gathered:
+                self._queue.put([(item, (loop, waiter))])
+            elif (gathered := self._gathered.get(loop)) is not None:
+                gathered.append((item, (loop, waiter)))
+            else:
+                self._gathered[loop] = [(item, (loop, waiter))]
+                loop.call_soon(self._hand_over)
         return waiter
+
+    def _hand_over(self) -> None:
+        """Give the thread what this turn of a loop has brought, and other loops so far: one may never turn again."""
+        with self._lock:
+            for gathered in self._gathered.values():
+                self._queue.put(gathered)
+            self._gathered.clear()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -122,7 +139,9 @@ class GroupWriter:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._queue.put((None, None))
+                for gathered in (*self._gathered.values(), [_END]):
+                    self._queue.put(gathered)
+                self._gathered.clear()
 
     async def aclose(self) -> None:
         """Write out what was handed in, then close."""
@@ -132,21 +151,25 @@ class GroupWriter:
             await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
-        held: _Item | None = None
+        items: deque[_Item] = deque()
         while True:
-            item, waiter = held or self._next()
-            held = None
+            items += self._next() if not items else ()
+            with suppress(Empty):
+                while True:
+                    items += self._queue.get_nowait()
+            item, waiter = items[0]
             if item is None or waiter is None:
                 break
             if isinstance(item, Draft):
-                held = self._write(item, waiter)
+                self._write(items)
             else:
+                items.popleft()
                 self._answer([(waiter, _outcome(item))])
         if self._appender.due_in() is not None:
             _outcome(self._appender.catch_up)
         self._appender.close()
 
-    def _next(self) -> _Item:
+    def _next(self) -> list[_Item]:
         """Return what was handed in next; do what was put off when nothing is for so long."""
         while True:
             try:
@@ -154,33 +177,32 @@ class GroupWriter:
             except Empty:
                 _outcome(self._appender.catch_up)
 
-    def _write(self, draft: Draft, waiter: Waiter) -> _Item | None:
-        """Write this draft and all that wait with it; return the item that ended the batch, if one did."""
-        drafts, waiters, size = [draft], [waiter], draft.size
-        held: _Item | None = None
-        while len(drafts) < self._max_batch and size < self._max_bytes:
-            try:
-                item, waiter_or_none = self._queue.get_nowait()
-            except Empty:
+    def _write(self, items: deque[_Item]) -> None:
+        """Write the drafts that come first, as many as make a batch."""
+        drafts, waiters, size = list[Draft](), list[Waiter](), 0
+        while items and len(drafts) < self._max_batch and size < self._max_bytes:
+            item, waiter = items[0]
+            if not isinstance(item, Draft) or waiter is None:
                 break
-            if not isinstance(item, Draft) or waiter_or_none is None:
-                held = (item, waiter_or_none)
-                break
+            items.popleft()
             drafts.append(item)
-            waiters.append(waiter_or_none)
+            waiters.append(waiter)
             size += item.size
+        self._alone = len(drafts) == 1
         outcomes = _outcome(lambda: self._appender.append(drafts))
         if isinstance(outcomes, BaseException):
             # One exception for each waiter, since raising one writes a traceback into it.
             outcomes = [_copy(outcomes) for _ in drafts]
         self._answer(list(zip(waiters, outcomes, strict=True)))
-        return held
 
     def _answer(self, answers: list[tuple[Waiter, Any]]) -> None:
         """Wake all who waited, and as many parked as fit, with one call for each event loop."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
         for (loop, waiter), outcome in answers:
-            by_loop.setdefault(loop, []).append((waiter, outcome))
+            mine = by_loop.get(loop)
+            if mine is None:
+                mine = by_loop[loop] = []
+            mine.append((waiter, outcome))
         with self._lock:
             self._outstanding -= len(answers)
             for _ in range(min(len(self._parked), self._limit - self._outstanding)):

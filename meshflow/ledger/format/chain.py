@@ -36,11 +36,20 @@ def genesis_hash(run_id: str) -> bytes:
 
 def entry_hash(run_id: str, seq: int, prev_hash: bytes, body: bytes) -> bytes:
     """Return the hash of an entry; ValueError unless ``prev_hash`` has 32 bytes."""
+    return next_hash(run_head(run_id), seq, prev_hash, body)
+
+
+def run_head(run_id: str) -> bytes:
+    """Return the bytes with which what is hashed of every entry of a run begins."""
+    name = run_id.encode()
+    return ENTRY_TAG + _LENGTH(len(name)) + name
+
+
+def next_hash(head: bytes, seq: int, prev_hash: bytes, body: bytes) -> bytes:
+    """Return the hash of an entry of the run with that head; ValueError unless ``prev_hash`` has 32 bytes."""
     if len(prev_hash) != 32:
         raise ValueError(f"prev_hash has {len(prev_hash)} bytes, not 32")
-    name = run_id.encode()
-    head = ENTRY_TAG + _LENGTH(len(name)) + name + _SEQ_AND_PREV(seq, 32, prev_hash, len(body))
-    return sha256(head + body).digest()
+    return sha256(head + _SEQ_AND_PREV(seq, 32, prev_hash, len(body)) + body).digest()
 
 
 def commitment(salt: bytes, payload: bytes) -> str:

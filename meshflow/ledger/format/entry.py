@@ -84,15 +84,17 @@ class Intent:
 class Draft:
     """An entry before the store gives it a place: all but seq and prev_hash.
 
-    ``fields`` is the body without its commitments, kept to recognise the same entry written twice under other salts.
-    ``expect_prev`` and ``expect_hash`` are what the caller believes; a store refuses when either is wrong.
+    ``tool`` and ``intended`` repeat what the body of a step says, ``size`` is about how many bytes the store will
+    write. ``expect_prev`` and ``expect_hash`` are what the caller believes; a store refuses when either is wrong.
     """
 
     run_id: str
-    fields: dict[str, Any]
     body: bytes
     columns: tuple[Any, ...]
-    payloads: tuple[tuple[str, bytes, bytes], ...] = ()
+    payloads: tuple[tuple[str, bytes, bytes], ...]
+    size: int
+    tool: str | None = None
+    intended: bool = True
     expect_prev: bytes | None = None
     expect_hash: bytes | None = None
 
@@ -102,9 +104,15 @@ class Draft:
         return self.columns[1], self.columns[2], self.columns[0]
 
     @property
-    def size(self) -> int:
-        """Return about how many bytes the store will write."""
-        return len(self.body) + sum(len(data) for _, _, data in self.payloads)
+    def fields(self) -> dict[str, Any]:
+        """Return the body without its commitments: what is the same when an entry is written twice under other salts.
+
+        Read from the bytes when it is asked for, which is seldom. A batch that waits holds bytes, and no documents for
+        the garbage collector to walk through.
+        """
+        document: dict[str, Any] = orjson.loads(self.body)
+        del document["commitments"]
+        return document
 
 
 class Salts:
@@ -132,7 +140,9 @@ def seal(
     """
     take = (salts or Salts()).take
     salted = tuple([(name, take(), data) for name, data in payloads.items()])
+    size = 0
     for name, _, data in salted:
+        size += len(data)
         if len(data) > _MAX_PAYLOAD:
             raise EncodingError(f"{len(data)} bytes; a payload has at most {_MAX_PAYLOAD}", path=name)
     columns = columns_of(fields)
@@ -141,7 +151,9 @@ def seal(
     run_id = fields["run_id"]
     if type(run_id) is not str or not run_id:
         raise EncodingError("a run id is a non-empty string", path="run_id")
-    return Draft(run_id, fields, body_of(fields, salted, plain=plain), columns, salted)
+    body = body_of(fields, salted, plain=plain)
+    tool, intended = fields.get("tool"), fields.get("intended", True)
+    return Draft(run_id, body, columns, salted, size + len(body), tool if type(tool) is str else None, bool(intended))
 
 
 def _refuse_columns(columns: tuple[Any, ...]) -> None:

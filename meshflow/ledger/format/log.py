@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.merkle import Frontier, complete_root, leaf_hash
+from meshflow.ledger.format.merkle import Frontier, complete_root
 
 TILE = 256
 _BITS = 8
@@ -48,10 +48,13 @@ class Log:
         """Append leaves and return the tiles that they filled, lower levels first."""
         frontier, full = self.frontier, []
         edge = self._edges.setdefault(0, [])
-        for entry_hash in entry_hashes:
-            leaf = leaf_hash(entry_hash)
-            frontier.append(leaf)
-            edge.append(leaf)
+        leaves = [sha256(b"\x00" + entry_hash).digest() for entry_hash in entry_hashes]
+        at = 0
+        while at < len(leaves):
+            some = leaves[at : at + TILE - frontier.size % TILE]
+            at += len(some)
+            frontier.extend(some)
+            edge += some
             if not frontier.size % TILE:
                 full += self._fill(0, frontier.size // TILE - 1)
         return full

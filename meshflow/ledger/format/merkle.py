@@ -10,7 +10,7 @@ The tree of no leaves has the root SHA-256(""). A tree of n > 1 leaves splits at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256().digest()
@@ -71,12 +71,19 @@ class Frontier:
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf by its hash."""
+        self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves by their hashes."""
         size, peaks = self.size, self.peaks
-        while size & 1:
-            leaf = sha256(b"\x01" + peaks.pop() + leaf).digest()
-            size >>= 1
-        peaks.append(leaf)
-        self.size += 1
+        for node in leaves:
+            place = size
+            while place & 1:
+                node = sha256(b"\x01" + peaks.pop() + node).digest()
+                place >>= 1
+            peaks.append(node)
+            size += 1
+        self.size = size
 
     def append_complete(self, level: int, root: bytes) -> None:
         """Add a complete subtree of 2**level leaves by its root; the size is a multiple of that."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshflow.errors import LedgerConflictError
-from meshflow.ledger.format.chain import entry_hash, genesis_hash
+from meshflow.ledger.format.chain import genesis_hash, next_hash, run_head
 from meshflow.ledger.format.entry import FIELD_NUMBER, UNBOUND, Draft, Written, body_of
 from meshflow.ledger.sql.database import Connection, Database, groups
 from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener
@@ -46,7 +46,7 @@ _RIVALS = 32
 class Head:
     """Where a run stands: the next seq and step index, the hash to follow, whether closed, and whose entries it has.
 
-    Moves on as a transaction places entries; when the transaction fails, all heads are forgotten and read again.
+    ``named`` is what the hashes of its entries begin with. Moves on as a transaction places entries; when the transaction fails, all heads are forgotten and read again.
     """
 
     seq: int
@@ -54,6 +54,7 @@ class Head:
     prev: bytes
     closed: bool
     tenants: frozenset[str]
+    named: bytes
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Batch:
 
 def new_head(run_id: str) -> Head:
     """Return the head of a run without entries."""
-    return Head(0, 0, genesis_hash(run_id), False, frozenset())
+    return Head(0, 0, genesis_hash(run_id), False, frozenset(), run_head(run_id))
 
 
 def read_heads(connection: Connection, run_ids: Sequence[str]) -> dict[str, Head]:
@@ -100,7 +101,8 @@ def read_heads(connection: Connection, run_ids: Sequence[str]) -> dict[str, Head
         for run_id, tenant in connection.execute(parts, values):
             tenants.setdefault(run_id, set()).add(tenant)
         for run_id, seq, steps, digest, closed in connection.execute(_HEADS % marks.replace("?", "(?)"), values):
-            found[run_id] = Head(seq + 1, steps, digest, bool(closed), frozenset(tenants.get(run_id, ())))
+            whose = frozenset(tenants.get(run_id, ()))
+            found[run_id] = Head(seq + 1, steps, digest, bool(closed), whose, run_head(run_id))
     return found
 
 
@@ -110,7 +112,7 @@ def place(connection: Connection, batch: Batch, draft: Draft) -> Outcome:
     head = batch.heads[run_id]
     seq, prev = head.seq, head.prev
     kind, step_id, attempt, tenant = columns[:4]
-    digest = entry_hash(run_id, seq, prev, draft.body)
+    digest = next_hash(head.named, seq, prev, draft.body)
     if problem := _refusal(head, draft, digest):
         # What is in the ledger already stays answered, even when nothing new could follow.
         return known(connection, batch.opener, draft) or LedgerConflictError(problem)
@@ -150,7 +152,7 @@ def _rival(draft: Draft) -> tuple[str, str, int, str] | None:
     kind, step_id, attempt = draft.columns[:3]
     if kind == "intent":
         return draft.run_id, step_id, attempt, "step"
-    if kind == "step" and not draft.fields.get("intended", True):
+    if kind == "step" and not draft.intended:
         return draft.run_id, step_id, attempt, "intent"
     return None
 
@@ -187,11 +189,12 @@ def _count(batch: Batch, seq: int, draft: Draft) -> None:
         row[14] = end if row[14] is None or end > row[14] else row[14]
         if node is not None and (triple := (*key, node)) not in batch.known_nodes:
             batch.nodes.setdefault(triple, seq)
-        tool = draft.fields.get("tool")
-        if type(tool) is str and (triple := (*key, tool)) not in batch.known_tools:
+        tool = draft.tool
+        if tool is not None and (triple := (*key, tool)) not in batch.known_tools:
             batch.tools.setdefault(triple, seq)
     elif kind == "fork":
-        row[3], row[4] = draft.fields["parent_run_id"], draft.fields["parent_steps"]
+        fields = draft.fields
+        row[3], row[4] = fields["parent_run_id"], fields["parent_steps"]
 
 
 def _refusal(head: Head, draft: Draft, digest: bytes) -> str:
