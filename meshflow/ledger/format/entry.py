@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from operator import itemgetter
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ COLUMNS = (
     "duration_ns", "approval_id",
 )  # fmt: skip
 """What a store keeps beside the body to query by; each is derived from the body and verified against it."""
+
+_PLAIN_COLUMNS = itemgetter(*COLUMNS[:-1])
 
 _TEXT, _TEXT_OR_NONE, _WHOLE = (str,), (str, NoneType), (int,)
 _COLUMN_TYPES: tuple[tuple[type, ...], ...] = (
@@ -142,9 +145,9 @@ def seal(
     salted = tuple([(name, take(), data) for name, data in payloads.items()])
     size = 0
     for name, _, data in salted:
-        size += len(data)
-        if len(data) > _MAX_PAYLOAD:
-            raise EncodingError(f"{len(data)} bytes; a payload has at most {_MAX_PAYLOAD}", path=name)
+        size += (length := len(data))
+        if length > _MAX_PAYLOAD:
+            raise EncodingError(f"{length} bytes; a payload has at most {_MAX_PAYLOAD}", path=name)
     columns = columns_of(fields)
     if tuple(map(type, columns)) not in _COLUMN_SHAPES:
         _refuse_columns(columns)
@@ -173,6 +176,10 @@ def columns_of(body: Mapping[str, Any]) -> tuple[Any, ...]:
     get = body.get
     request = get("approval_request")
     approval_id = request["approval_id"] if request is not None else get("approval_id")
+    try:
+        return (*_PLAIN_COLUMNS(body), approval_id)
+    except KeyError:  # an entry that is not a step lacks some
+        pass
     return (
         get("kind"), get("step_id"), get("attempt"), get("tenant_id"), get("node_id"), get("verdict"), get("code"),
         get("cost_micro_usd", 0), get("tokens", 0), get("started_us", 0), get("duration_ns", 0), approval_id,
@@ -308,11 +315,24 @@ def _result_texts(results: tuple[StageResult, ...]) -> dict[str, Any]:
 
 def intent_fields(intent: Intent) -> dict[str, Any]:
     """Return an intent's immutable fields."""
-    names = (
-        "run_id", "step_id", "attempt", "tenant_id", "node_id", "node_kind", "tool", "action", "risk", "origin",
-        "confidentiality", "started_us", "fingerprint", "approval_id",
-    )  # fmt: skip
-    return {"v": VERSION, "kind": "intent", **{name: getattr(intent, name) for name in names}}
+    return {
+        "v": VERSION,
+        "kind": "intent",
+        "run_id": intent.run_id,
+        "step_id": intent.step_id,
+        "attempt": intent.attempt,
+        "tenant_id": intent.tenant_id,
+        "node_id": intent.node_id,
+        "node_kind": intent.node_kind,
+        "tool": intent.tool,
+        "action": intent.action,
+        "risk": intent.risk,
+        "origin": intent.origin,
+        "confidentiality": intent.confidentiality,
+        "started_us": intent.started_us,
+        "fingerprint": intent.fingerprint,
+        "approval_id": intent.approval_id,
+    }
 
 
 def intent_contents(intent: Intent) -> dict[str, Any]:

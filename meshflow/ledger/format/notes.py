@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,6 +25,7 @@ ED25519 = b"\x01"
 DASH = "\N{EM DASH} "
 PRIVATE = "PRIVATE+KEY+"
 _MAX_NOTE = 1_000_000
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _MAX_SIGNATURES = 100
 
 
@@ -167,7 +169,7 @@ class Signer:
 
 def sign_note(text: str, *signers: Signer) -> str:
     """Return the note of a text under the signatures of all signers."""
-    if not text.endswith("\n") or any(char < " " and char != "\n" for char in text):
+    if not text.endswith("\n") or _CONTROL.search(text):
         raise NoteError("a note's text ends in a newline and has no other control characters")
     return text + "\n" + "".join(signer.line(text) for signer in signers)
 

@@ -39,6 +39,11 @@ _RIVAL_ROWS = (
     "FROM wanted w JOIN entries e ON e.run_id = w.run_id AND e.step_id = w.step_id AND e.attempt = w.attempt "
     "AND e.kind = w.kind"
 )
+# A kind that is bound has SQLite plan the statement anew for each value, since an index of one kind might serve it.
+_RIVAL = {
+    kind: f"SELECT 1 FROM entries WHERE run_id = ? AND step_id = ? AND attempt = ? AND kind = '{kind}'"  # noqa: S608
+    for kind in ("step", "intent")
+}
 _RIVALS = 32
 
 
@@ -46,7 +51,8 @@ _RIVALS = 32
 class Head:
     """Where a run stands: the next seq and step index, the hash to follow, whether closed, and whose entries it has.
 
-    ``named`` is what the hashes of its entries begin with. Moves on as a transaction places entries; when the transaction fails, all heads are forgotten and read again.
+    ``named`` is what the hashes of its entries begin with. Moves on as a transaction places entries; when the
+    transaction fails, all heads are forgotten and read again.
     """
 
     seq: int
@@ -162,11 +168,15 @@ def find_rivals(connection: Connection, batch: Batch, drafts: Sequence[Draft]) -
     rivals = [
         rival for draft in drafts if (rival := _rival(draft)) is not None and batch.heads[draft.run_id].seq
     ]  # fmt: skip
-    size = _RIVALS if len(rivals) > 1 else 1
-    for at in range(0, len(rivals), size):
-        part = rivals[at : at + size]
-        part += part[-1:] * (size - len(part))
-        wanted = ", ".join(["(?, ?, CAST(? AS BIGINT), ?)"] * size)
+    if len(rivals) == 1:
+        *attempt, kind = rivals[0]
+        if connection.execute(_RIVAL[kind], attempt).fetchone() is not None:
+            batch.taken.add(rivals[0])
+        return
+    for at in range(0, len(rivals), _RIVALS):
+        part = rivals[at : at + _RIVALS]
+        part += part[-1:] * (_RIVALS - len(part))
+        wanted = ", ".join(["(?, ?, CAST(? AS BIGINT), ?)"] * _RIVALS)
         rows = connection.execute(_RIVAL_ROWS % wanted, [value for rival in part for value in rival])
         batch.taken.update((row[0], row[1], row[2], row[3]) for row in rows.fetchall())
 

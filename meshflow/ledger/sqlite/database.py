@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Rows go in by one statement for many, since each statement gives up the GIL and may wait 5 ms to get it back.
-_CHUNKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+_CHUNKS = (512, 256, 128, 64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 _TRUNCATE_PATIENCE_S = 5.0
 _PARTS = ("", "-wal", "-shm")
 _log = logging.getLogger("meshflow.ledger")
@@ -90,8 +90,7 @@ class SqliteDatabase:
         Nor into one that somebody has cut short: what is in the write-ahead log would be of no use without the rest.
         """
         found = self._stats()
-        changed = [part for part, one in found.items() if _identity(one) != self._files[part]]
-        if changed:
+        if changed := [part for part, one in found.items() if _identity(one) != self._files[part]]:
             connection.execute("ROLLBACK")
             self._taken_away(connection, changed)
         size = one.st_size if (one := found[""]) is not None else 0
