@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping
 from itertools import count as counter
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.harness import Row, Work, at_most, beside, folder, in_turn, prose
 from meshflow import Decision, NodeInput, RuntimeOutcome, StepRuntime
@@ -71,7 +76,7 @@ class BareCommits:
 
     def __init__(self, path: Path, row_bytes: int) -> None:
         self._row = (b"x" * row_bytes,)
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, body BLOB)")
@@ -85,6 +90,35 @@ class BareCommits:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+class SignedCommits:
+    """What no signed durable record does without: a bare commit and a signature, in a thread that a loop waits for."""
+
+    def __init__(self, path: Path, row_bytes: int) -> None:
+        self._commits = BareCommits(path, row_bytes)
+        self._key = Ed25519PrivateKey.generate()
+        self._queue: SimpleQueue[asyncio.Future[None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (waiter := self._queue.get()) is not None:
+            self._key.sign(b"x" * 150)
+            self._commits.commit()
+            waiter.get_loop().call_soon_threadsafe(waiter.set_result, None)
+
+    async def commit(self) -> None:
+        """Make a row durable and sign for it."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.put(waiter)
+        await waiter
+
+    def close(self) -> None:
+        """End the thread, and close the file."""
+        self._queue.put(None)
+        self._thread.join()
+        self._commits.close()
 
 
 async def record_bytes(path: Path) -> int:
@@ -105,7 +139,7 @@ async def rows(quick: bool) -> list[Row]:
     rounds, count = (1, 3) if quick else (15, 60)
     with folder() as path:
         row_bytes = await record_bytes(path)
-        bare = BareCommits(path / "bare.db", row_bytes)
+        bare, signed = BareCommits(path / "bare.db", row_bytes), SignedCommits(path / "signed.db", row_bytes)
         runtimes = {name: governed(path / f"{number}.db", name) for number, name in enumerate(VARIANTS)}
         runtimes["at an interval"] = governed(path / "interval.db", "without both", checkpoint_every=256)
 
@@ -122,13 +156,22 @@ async def rows(quick: bool) -> list[Row]:
             for _ in range(count * RECORDS_PER_STEP):
                 bare.commit()
 
+        async def signed_commits() -> None:
+            for _ in range(count * RECORDS_PER_STEP):
+                await signed.commit()
+
         for runtime in runtimes.values():
             await runtime.start()
-        contestants = {"commits": commits, **{name: work(name, one) for name, one in runtimes.items()}}
+        contestants = {
+            "commits": commits,
+            "signed": signed_commits,
+            **{name: work(name, one) for name, one in runtimes.items()},
+        }
         spent = await in_turn(rounds, contestants, count)
         for runtime in runtimes.values():
             await runtime.aclose()
         bare.close()
+        signed.close()
     us = {name: one.cpu * 1e6 for name, one in spent.items()}
     wall_us = {name: one.wall * 1e6 for name, one in spent.items()}
     floor = f"{RECORDS_PER_STEP} bare SQLite commits"
@@ -139,6 +182,9 @@ async def rows(quick: bool) -> list[Row]:
             us["without both"], "one for each commit",
         ),
         beside("of which the disk: CPU of the bare commits", us["commits"], "us", us["without both"], "that step"),
+        beside(
+            "the same, signed, in a thread that is waited for: CPU", us["signed"], "us", us["without both"], "that step"
+        ),
         beside("share of Rego: CPU", us["all"] - us["without rego"], "us", us["all"], "the whole step"),
         beside("share of Presidio: CPU", us["all"] - us["without presidio"], "us", us["all"], "the whole step"),
         beside("durable step, all default plugins: CPU", us["all"], "us", us["commits"], floor),
