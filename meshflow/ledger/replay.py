@@ -21,7 +21,6 @@ from meshflow.ledger.format.companions import CompanionSource, companion_of
 from meshflow.ledger.format.entry import (
     Draft,
     Intent,
-    Salts,
     Written,
     intent_contents,
     intent_fields,
@@ -32,6 +31,7 @@ from meshflow.ledger.format.entry import (
 )
 from meshflow.ledger.format.keys import KeySource, key_source
 from meshflow.ledger.format.payload import quick_payload, settle_payload
+from meshflow.ledger.format.salts import Salts
 from meshflow.ledger.format.steps import completed, record_from, step_dict, timestamp
 from meshflow.ledger.locate import locate
 from meshflow.ledger.sql.store import SqlStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,8 +15,9 @@ from meshflow.decision import Effect
 from meshflow.errors import EncodingError
 from meshflow.facts import Principal
 from meshflow.ledger.format.canonical import canonical_bytes, type_name
-from meshflow.ledger.format.chain import SALT_BYTES, commitment, entry_hash
+from meshflow.ledger.format.chain import commitment, entry_hash
 from meshflow.ledger.format.payload import payload_bytes
+from meshflow.ledger.format.salts import Salts
 from meshflow.record import StageResult, StepRecord, Verdict
 
 VERSION = 1
@@ -43,7 +43,6 @@ _COLUMN_TYPES: tuple[tuple[type, ...], ...] = (
     _TEXT_OR_NONE,
 )  # fmt: skip
 _COLUMN_SHAPES = frozenset(product(*_COLUMN_TYPES))
-_SALTS_DRAWN = 512
 _MAX_PAYLOAD = 500_000_000
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
@@ -116,22 +115,6 @@ class Draft:
         document: dict[str, Any] = orjson.loads(self.body)
         del document["commitments"]
         return document
-
-
-class Salts:
-    """Random salts, drawn from the system many at a time: each draw gives up the GIL and may wait 5 ms for it."""
-
-    def __init__(self) -> None:
-        self._pool: list[bytes] = []
-
-    def take(self) -> bytes:
-        """Return a fresh salt. No two threads get the same one, since a list's ``pop`` is one step."""
-        while True:
-            try:
-                return self._pool.pop()
-            except IndexError:
-                random = os.urandom(SALT_BYTES * _SALTS_DRAWN)
-                self._pool += [random[at : at + SALT_BYTES] for at in range(0, len(random), SALT_BYTES)]
 
 
 def seal(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from meshflow.decision import Effect
 from meshflow.errors import EncodingError
 from meshflow.ledger.format.canonical import canonical_bytes
-from meshflow.ledger.format.entry import Salts, Written, is_plain, seal, step_contents, step_fields
+from meshflow.ledger.format.entry import Written, is_plain, seal, step_contents, step_fields
+from meshflow.ledger.format.salts import Salts
 from meshflow.record import ApprovalRequest, StageResult, StepRecord
 
 
