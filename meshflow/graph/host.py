@@ -141,14 +141,14 @@ class Looped:
     """Runs nodes on the running event loop: coroutines as tasks of it, plain functions in worker threads."""
 
     def __init__(
-        self, workers: Callable[[], ThreadPoolExecutor], in_threads: set[asyncio.Task[Any] | None] | None = None
+        self, workers: Callable[[], ThreadPoolExecutor], made_here: set[asyncio.Task[Any] | None] | None = None
     ) -> None:
         self._workers = workers
-        self._in_threads: set[asyncio.Task[Any] | None] = set() if in_threads is None else in_threads
+        self._made_here: set[asyncio.Task[Any] | None] = set() if made_here is None else made_here
 
     def for_subgraph(self, workers: Callable[[], ThreadPoolExecutor]) -> Looped:
         """Return a host that runs nodes on the same loop."""
-        return Looped(workers, self._in_threads)
+        return Looped(workers, self._made_here)
 
     async def call(self, function: Callable[..., Any], given: Any, more: Mapping[str, Any]) -> Any:
         """Call it in a worker; await what it returns if that is awaitable."""
@@ -156,18 +156,25 @@ class Looped:
         return await value if inspect.isawaitable(value) else value
 
     async def _offload(self, work: Callable[[], Any]) -> Any:
-        """Run it in a worker. Nothing stops a thread, so whoever is cancelled meanwhile waits for its end."""
-        job = self._workers().submit(copy_context().run, _raising_no_stop, work)
+        """Run it in a worker. Nothing stops a thread, so whoever is cancelled meanwhile waits for its end.
+
+        One of several nodes then has its result, which is kept, and is cancelled at the next thing that it waits for.
+        """
         me = asyncio.current_task()
-        self._in_threads.add(me)
+        if me is not None and me.cancelling():
+            await asyncio.sleep(0)  # cancelled already: nothing more is begun
+        job = self._workers().submit(copy_context().run, _raising_no_stop, work)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
-            if not job.cancel():
-                await _ended(job)
-            raise
-        finally:
-            self._in_threads.discard(me)
+            if job.cancel():
+                raise
+            await _ended(job)
+            if me is None or me not in self._made_here:
+                raise
+            me.uncancel()
+            me.cancel()
+        return job.result()
 
     async def sleep(self, seconds: float) -> None:
         """Let the loop go on."""
@@ -187,13 +194,14 @@ class Looped:
         for one, task in running.items():
             one.add_done_callback(partial(_note_end, task, ended))
         left = len(running)
+        self._made_here.update(running)
         try:
             while left:
                 done = await ended.get()
                 if done is not None:
                     left -= 1
                     if done.error is not None:
-                        for one in running.keys() - self._in_threads:
+                        for one in running:
                             one.cancel()
                 yield done
         finally:
@@ -202,6 +210,7 @@ class Looped:
             for one in running:
                 one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            self._made_here.difference_update(running)
 
 
 async def _ended(job: Future[Any]) -> None:

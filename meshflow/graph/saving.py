@@ -254,22 +254,20 @@ class Saver:
     async def stopped(self, run: Run, tasks: Sequence[Task]) -> None:
         """Keep what each task of a superstep has done that cannot be applied: some failed, some ask or wait."""
         await self.close(run)
-        writes = []
-        for task in tasks:
-            if not task.finished:
-                writes.append(unfinished_write(task, self.pending.counts.get(task.id, 0)))
-            elif task.id not in self._written:
-                writes.append(result_write(task))
+        writes = [self._write_of(task) for task in tasks if task.id not in self._written]
         if self.current is not None:
             await self.store.put_writes(self.key, self.current, writes)
 
     async def cut_short(self, run: Run, tasks: Sequence[Task]) -> None:
-        """Keep what ended in a superstep that nobody waits for any more. Whatever stopped the run is the news."""
-        ended = [task for task in tasks if task.finished and task.id not in self._written]
+        """Keep what was done in a superstep that nobody waits for any more. Whatever stopped the run is the news."""
+        ended = [task for task in tasks if task.output is not None and task.id not in self._written]
         if ended and self.current is not None:
             with suppress(MeshflowError):
                 await self.close(run)
-                await self.store.put_writes(self.key, self.current, [result_write(task) for task in ended])
+                await self.store.put_writes(self.key, self.current, [self._write_of(task) for task in ended])
+
+    def _write_of(self, task: Task) -> Write:
+        return result_write(task) if task.finished else unfinished_write(task, self.pending.counts.get(task.id, 0))
 
     async def left(self, run: Run, error: BaseException) -> None:
         """Write what ``durability="exit"`` has held back when a run ends by an error, or is cancelled."""
