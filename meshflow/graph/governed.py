@@ -82,6 +82,7 @@ class Governor:
             found = task.run.graph.cache.get(key)
             if found is not None:
                 kind, value = found[0]
+                task.cached = True
                 return released_output(kind, await self._run(task, node, given, Shape(kind), host, cached=[value]))
         shape = Shape(*task.saved.get("shape", ("plain", False)))
         released = await self._run(task, node, given, shape, host)

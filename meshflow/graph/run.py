@@ -24,7 +24,7 @@ from meshflow.graph.reducers import apply_all, overlaid, snapshot, started
 from meshflow.graph.schema import as_updates
 from meshflow.graph.stream import INTERRUPT
 from meshflow.graph.task import Answers, Task
-from meshflow.graph.telling import tell_end, tell_restored, tell_start
+from meshflow.graph.telling import tell_end, tell_kept, tell_start
 from meshflow.ids import new_id
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Run:
         tell_start(self, tasks)
         for task in tasks:
             if task.finished:
-                tell_restored(self, task)
+                tell_kept(self, task)
         left = [task for task in tasks if not task.finished]
         if items:
             yield
@@ -289,7 +289,7 @@ class Run:
             raise
         ran = [(task.node, task.output) for task in ordered if task.output is not None]
         self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
-        self.step += 1
+        self.step += tasks[0].node is not self.graph.start
         self.resuming = False
         if "values" in self.modes and any(output.updates for _, output in ran):
             self.emit("values", self.output())

@@ -53,8 +53,8 @@ class Task:
     """One run of one node, for the state (``index`` None) or for a Send's own argument."""
 
     __slots__ = (
-        "alone", "answers", "arg", "asked", "attempt", "error", "held", "index", "interrupts", "node", "output",
-        "parent_command", "resuming", "retrying", "routed", "run", "saved", "stopped", "subgraphs",
+        "alone", "answers", "arg", "asked", "attempt", "cached", "error", "held", "index", "interrupts", "node",
+        "output", "parent_command", "resuming", "retrying", "routed", "run", "saved", "stopped", "subgraphs",
     )  # fmt: skip
 
     def __init__(self, run: Run, node: Node, arg: Any, index: int | None, alone: bool) -> None:
@@ -69,6 +69,7 @@ class Task:
         self.interrupts: tuple[Interrupt, ...] = ()
         self.parent_command: Command[Any] | None = None
         self.attempt = 1
+        self.cached = False
         self.asked = 0
         self.answers: list[Any] = []
         self.resuming = False
@@ -106,8 +107,8 @@ class Task:
         )
 
     def shown(self) -> Any:
-        """Return the input as events show it."""
-        return self.arg if self.index is not None else self.run.values
+        """Return the input as events show it: what the node is handed, to be copied."""
+        return self.arg if self.index is not None else self.node.read(self.run.values)
 
     def given(self) -> Any:
         """Return the node's input: shared with the state if it runs alone, its own copy otherwise.
@@ -181,6 +182,7 @@ class Task:
         key = cache.key(node, given, self.run.cache_scope)
         found = cache.get(key)
         if found is not None:
+            self.cached = True
             return copied(found[0])
         value = await self.invoke(host, given)
         cache.put(key, copied(value), node.cache.ttl_s)

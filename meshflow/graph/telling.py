@@ -27,11 +27,11 @@ def tell_start(run: Run, tasks: Sequence[Task]) -> None:
         if "tasks" in modes:
             run.emit("tasks", event)
         if "debug" in modes:
-            run.emit("debug", debug_event(run.step, "task", event))
+            run.emit("debug", debug_event(run.step + 1, "task", event))
 
 
-def tell_restored(run: Run, task: Task) -> None:
-    """Tell what a node had written before the run was resumed; it does not run again, so it has no other event."""
+def tell_kept(run: Run, task: Task) -> None:
+    """Tell what a node has written without running now: before the run was resumed, or when its result was cached."""
     if "updates" in run.modes and task.node is not run.graph.start:
         run.emit("updates", {**updates_event(task), METADATA: {"cached": True}})
 
@@ -40,6 +40,9 @@ def tell_end(run: Run, task: Task) -> None:
     """Tell that a node has ended, or has stopped with a question."""
     modes = run.modes
     if not modes or (task.node is run.graph.start and not task.interrupts):
+        return
+    if task.cached and task.finished:
+        tell_kept(run, task)
         return
     if task.interrupts:
         if "updates" in modes:
@@ -54,7 +57,7 @@ def tell_end(run: Run, task: Task) -> None:
         if "tasks" in modes:
             run.emit("tasks", event)
         if "debug" in modes:
-            run.emit("debug", debug_event(run.step, "task_result", event))
+            run.emit("debug", debug_event(run.step + 1, "task_result", event))
 
 
 def tell_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
@@ -94,14 +97,21 @@ def started_event(task: Task) -> dict[str, Any]:
 
 def ended_event(task: Task) -> dict[str, Any]:
     """Return what ``tasks`` shows when a node has ended."""
-    updates = task.updates if not task.interrupts else ()
     return {
         "id": task.id,
         "name": task.node.name,
         "error": repr(task.error) if task.error is not None else None,
-        "result": copied(dict(updates)),
+        "result": _results(task),
         "interrupts": [{"value": one.value, "id": one.id} for one in task.interrupts],
     }
+
+
+def _results(task: Task) -> dict[str, Any]:
+    """Return what a node wrote by key; of a key that it wrote more than once, as ``{"$writes": [...]}``."""
+    written: dict[str, list[Any]] = {}
+    for key, value in task.updates if not task.interrupts else ():
+        written.setdefault(key, []).append(copied(value))
+    return {key: several[0] if len(several) == 1 else {"$writes": several} for key, several in written.items()}
 
 
 def checkpoint_event(run: Run, checkpoint: Checkpoint) -> dict[str, Any]:

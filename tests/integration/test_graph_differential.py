@@ -8,123 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from pydantic import BaseModel
+from two_libraries import END, START, Lib, Programs, State, asking, both, count, edges, nodes, say
 
-pytest.importorskip("langgraph")
-
-import langgraph.cache.memory
-import langgraph.checkpoint.memory
-import langgraph.config
-import langgraph.graph
-import langgraph.types
-
-import meshflow
-from meshflow.checkpoint.memory import MemoryCheckpoints
-from meshflow.graph.task import get_stream_writer
-
-END, START = meshflow.END, meshflow.START
-
-
-class Ours:
-    """Meshflow's names."""
-
-    name = "meshflow"
-    StateGraph, Send, Command, Overwrite = meshflow.StateGraph, meshflow.Send, meshflow.Command, meshflow.Overwrite
-    interrupt, writer = staticmethod(meshflow.interrupt), staticmethod(get_stream_writer)
-    checkpointer = MemoryCheckpoints
-
-    @staticmethod
-    def retry(attempts: int, on: type[Exception]) -> dict[str, Any]:
-        return {"retry": meshflow.RetryPolicy(max_attempts=attempts, initial_interval_s=0.001, retry_on=on)}
-
-    @staticmethod
-    def cache() -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"cache": meshflow.CachePolicy()}, {}
-
-
-class Theirs:
-    """LangGraph's names."""
-
-    name = "langgraph"
-    StateGraph, Send = langgraph.graph.StateGraph, langgraph.types.Send
-    Command, Overwrite = langgraph.types.Command, langgraph.types.Overwrite
-    interrupt, writer = staticmethod(langgraph.types.interrupt), staticmethod(langgraph.config.get_stream_writer)
-    checkpointer = langgraph.checkpoint.memory.InMemorySaver
-
-    @staticmethod
-    def retry(attempts: int, on: type[Exception]) -> dict[str, Any]:
-        policy = langgraph.types.RetryPolicy(max_attempts=attempts, initial_interval=0.001, retry_on=on)
-        return {"retry_policy": policy}
-
-    @staticmethod
-    def cache() -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"cache_policy": langgraph.types.CachePolicy()}, {"cache": langgraph.cache.memory.InMemoryCache()}
-
-
-Lib = Any
-LIBS: tuple[Lib, ...] = (Theirs, Ours)
-
-
-class State(TypedDict):
-    log: Annotated[list[str], operator.add]
-    n: int
-    note: NotRequired[str]
-
-
-@dataclass
-class Program:
-    """How to build a graph, and what to do with it: dicts are inputs, the rest as ``Session.act`` reads it."""
-
-    build: Callable[[Lib], Any]
-    acts: Sequence[Any] = ({"n": 0},)
-    kept: bool = False
-    parallel: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    needs_loop: bool = False
-
-
-PROGRAMS: dict[str, Program] = {}
-
-
-def program(**settings: Any) -> Callable[[Callable[[Lib], Any]], Callable[[Lib], Any]]:
-    def add(build: Callable[[Lib], Any]) -> Callable[[Lib], Any]:
-        PROGRAMS[build.__name__] = Program(build, **settings)
-        return build
-
-    return add
-
-
-def say(word: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda state: {"log": [word]}
-
-
-def count(state: Any) -> dict[str, Any]:
-    return {"n": state["n"] + 1, "log": [str(state["n"])]}
-
-
-def nodes(lib: Lib, *names: str, **more: Any) -> Any:
-    graph = lib.StateGraph(State)
-    for name in names:
-        graph.add_node(name, say(name))
-    for name, function in more.items():
-        graph.add_node(name, function)
-    return graph
-
-
-def edges(graph: Any, *pairs: str) -> Any:
-    """Add edges written as ``a>b``; ``.`` is START, ``!`` is END, and ``a+b>c`` a join."""
-    places = {".": START, "!": END}
-    for pair in pairs:
-        source, target = pair.split(">")
-        sources = [places.get(one, one) for one in source.split("+")]
-        graph.add_edge(sources[0] if len(sources) == 1 else sources, places.get(target, target))
-    return graph
+program = PROGRAMS = Programs()
 
 
 # --- edges
@@ -720,10 +611,6 @@ def second_turn_of_a_thread(lib: Lib) -> Any:
     return edges(nodes(lib, "a", c=count), ".>a", "a>c")
 
 
-def asking(lib: Lib, *questions: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda state: {"log": [str(lib.interrupt(question)) for question in questions]}
-
-
 @program(kept=True, acts=({"n": 0}, (RESUME, "yes")))
 def question(lib: Lib) -> Any:
     return edges(nodes(lib, "a", "c", b=asking(lib, "sure?")), ".>a", "a>b", "b>c")
@@ -828,88 +715,10 @@ def custom_events(lib: Lib) -> Any:
     return edges(nodes(lib, a=telling, b=telling), ".>a", "a>b")
 
 
-class Session:
-    """One program on one library: does what the program says, and notes all that can be seen of it."""
-
-    def __init__(self, chosen: Program, lib: Lib) -> None:
-        self.lib = lib
-        self.program = chosen
-        graph = chosen.build(lib)
-        options = {**chosen.options, "checkpointer": lib.checkpointer()} if chosen.kept else chosen.options
-        self.graph = graph.compile(**options) if hasattr(graph, "compile") else graph
-        self.config = {**chosen.config, **({"configurable": {"thread_id": "t"}} if chosen.kept else {})}
-        self.asked: dict[str, str] = {}
-
-    async def run(self) -> list[Any]:
-        seen: list[Any] = []
-        for act in self.program.acts:
-            seen.append(await self.act(act))
-            if self.program.kept:
-                state = await asyncio.to_thread(self.graph.get_state, self.config)
-                seen.append((state.values, sorted(state.next)))
-        return seen
-
-    async def act(self, act: Any) -> Any:
-        config = self.config
-        if not isinstance(act, tuple):
-            return await self.stream(act, config)
-        match act:
-            case ("resume", dict(answers), *_):
-                by_id = {self.asked[question]: answer for question, answer in answers.items()}
-                return await self.stream(self.lib.Command(resume=by_id), config)
-            case ("resume", answer, *update):
-                return await self.stream(self.lib.Command(resume=answer, update=update[0] if update else None), config)
-            case ("none",):
-                return await self.stream(None, config)
-            case ("update", values, as_node):
-                self.graph.update_state(config, values, as_node=as_node)
-                return None
-            case ("past", node, *change):
-                past = next(one for one in self.graph.get_state_history(config) if one.next == (node,)).config
-                if change:
-                    past = self.graph.update_state(past, change[0], as_node=change[1])
-                return await self.stream(None, past)
-        raise AssertionError(act)
-
-    async def stream(self, given: Any, config: Any) -> Any:
-        modes = ["values", "updates", "custom"]
-        events: list[Any] = []
-        try:
-            if self.program.needs_loop:
-                events.extend([one async for one in self.graph.astream(given, config, stream_mode=modes)])
-            else:
-                events.extend(self.graph.stream(given, config, stream_mode=modes))
-        except Exception as error:
-            name = type(error).__name__
-            return "raised", name, str(error) if name in ("LookupError", "ConnectionError") else ""
-        return self.shown(events)
-
-    def shown(self, events: list[Any]) -> Any:
-        """Return values in order; updates in order, or of a parallel program as a bag, since they come as nodes end."""
-        by_mode: dict[str, list[Any]] = {"values": [], "updates": [], "custom": []}
-        for mode, data in events:
-            by_mode[mode].append(self.plain(data))
-        if self.program.parallel:
-            by_mode["updates"].sort(key=repr)
-            by_mode["values"] = [one for one in by_mode["values"] if "__interrupt__" not in one]
-        return by_mode
-
-    def plain(self, data: Any) -> Any:
-        if isinstance(data, self.lib.Overwrite):
-            return "overwritten by", data.value
-        if not isinstance(data, dict):
-            return data
-        shown = {key: self.plain(value) for key, value in data.items() if key != "__metadata__"}
-        if "__interrupt__" in shown:
-            self.asked |= {str(one.value): one.id for one in shown["__interrupt__"]}
-            shown["__interrupt__"] = [one.value for one in shown["__interrupt__"]]
-        return shown
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.filterwarnings("ignore::meshflow.graph.errors.UnreachableNodeWarning")
 async def test_program_gives_the_same_on_both(name: str) -> None:
-    theirs, ours = [await Session(PROGRAMS[name], lib).run() for lib in LIBS]
+    theirs, ours = await both(PROGRAMS[name])
     assert ours == theirs
 
 
