@@ -32,4 +32,5 @@ def _line(path: Path) -> str:
         found = path.stat()
     except OSError as error:
         return f"{path} {type(error).__name__}"
-    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    # The time of the last change, too: a copy may bring its old time of modification along.
+    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"

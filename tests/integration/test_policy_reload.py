@@ -200,6 +200,48 @@ async def test_a_folder_that_is_swapped_by_a_link_is_noticed(tmp_path: Path) -> 
         assert versions(await runtime.run(step()))[0] == "v2"
 
 
+def by_renaming(path: Path, content: str) -> None:
+    """Write as editors do that keep the old file until the new one is whole."""
+    path.with_name(f".{path.name}.swp").write_text(content)
+    os.replace(path.with_name(f".{path.name}.swp"), path)
+
+
+def with_the_old_time(path: Path, content: str) -> None:
+    """Write as a copy does that keeps times."""
+    old = path.stat()
+    path.write_text(content)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+@pytest.mark.parametrize("write_as", [by_renaming, with_the_old_time])
+async def test_a_file_of_the_same_size_is_noticed_however_it_is_written(
+    tmp_path: Path, write_as: Callable[[Path, str], None]
+) -> None:
+    write(tmp_path / "b", 1)
+    events: list[ReloadEvent] = []
+    async with running(tmp_path / "b", watch_ms=20) as runtime:
+        runtime.on_reload.append(events.append)
+        await runtime.run(step())
+        await asyncio.sleep(0.2)
+        rules = tmp_path / "b" / "p.rego"
+        write_as(rules, rules.read_text().replace('"v1"', '"v2"'))
+        await until(lambda: bool(events))
+        assert versions(await runtime.run(step()))[0] == "v2"
+
+
+async def test_what_is_written_within_the_same_tick_of_the_clock_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshflow_rego.source.snapshot", lambda *paths: "the times are the same")
+    write(tmp_path / "b", 1)
+    events: list[ReloadEvent] = []
+    async with running(tmp_path / "b", watch_ms=20) as runtime:
+        runtime.on_reload.append(events.append)
+        write(tmp_path / "b", 2)
+        await until(lambda: bool(events))
+        assert versions(await runtime.run(step()))[0] == "v2"
+
+
 async def test_reloads_from_several_places_follow_one_another(tmp_path: Path) -> None:
     write(tmp_path / "b", 1)
     async with running(tmp_path / "b") as runtime:
