@@ -36,76 +36,41 @@ class Assurance:
 
 
 _KNOWN = (
-    Assurance(
-        "verified_identity", "identity_verification", ("plugins", "identity", "keys"),
-        "Every principal is backed by a credential that was verified.",
-        "set keys or jwks_file, issuer and audience",
-    ),
-    Assurance(
-        "token_bound_to_run", "identity_verification", ("plugins", "identity", "bind_to_run"),
-        "A credential serves one run, so that one that leaks is of little use.",
-        "set keys, and leave bind_to_run at true",
-    ),
-    Assurance(
-        "revocable_identity", "identity_verification", ("plugins", "identity", "revocation_file"),
-        "Credentials and subjects can be revoked while the process runs.",
-        "set keys and a revocation_file",
-    ),
-    Assurance(
-        "known_tenants", "tenant_scoping", ("plugins", "tenancy", "known"),
-        "Only tenants that are listed may act.",
-        "list the tenants in known",
-    ),
-    Assurance(
-        "rates_limited", "rate_limiting", ("limits", "rates"),
-        "At least one rate limit is set.",
-        "set a rate",
-    ),
-    Assurance(
-        "spending_capped", "budget_check", ("limits", "caps"),
-        "At least one cap on money, tokens or steps is set.",
-        "set a cap",
-    ),
-    Assurance(
-        "injections_refused", "input_guardrails", ("plugins", "guardrails", "injection"),
-        "A text with the signs of an injected instruction is refused.",
-        "set injection to deny",
-    ),
-    Assurance(
-        "secrets_found", "sensitive_data_scan", ("plugins", "presidio", "secrets"),
-        "Keys, tokens and passwords are looked for.",
-        "set secrets to auto, required or patterns",
-    ),
-    Assurance(
-        "outputs_scanned", "output_guardrails", ("plugins", "presidio", "scan_output"),
-        "What a step gives back is scanned as its input is.",
-        "set scan_output to true",
-    ),
-    Assurance(
-        "declared_tools_only", "tool_permission", ("tools", "strict"),
-        "A tool that is not declared is refused: all is denied that is not named.",
-        "declare the tools under tools.tools, and leave strict at true",
-    ),
-    Assurance(
-        "approval_from", "tool_permission", ("tools", "approval_from"),
-        "The lowest risk from which a person approves each tool call.",
-        "set approval_from to this tier or a lower one",
-        values=_TIERS,
-    ),
-    Assurance(
-        "signed_checkpoints", "audit_ledger", ("ledger",),
-        "The ledger signs a checkpoint of each batch.",
-        "give the ledger a key",
-    ),
-    Assurance(
-        "encrypted_payloads", "audit_ledger", ("ledger", "encrypt"),
-        "Payloads are encrypted under a key of each run, or of whom they belong to.",
-        "set encrypt, and key_encryption_key",
-        values=("none", "run", "subject"),
-    ),
+    ("verified_identity", "identity_verification", "plugins.identity.keys",
+     "Every principal is backed by a credential that was verified.", "set keys or jwks_file, issuer and audience"),
+    ("token_bound_to_run", "identity_verification", "plugins.identity.bind_to_run",
+     "A credential serves one run, so that one that leaks is of little use.",
+     "set keys, and leave bind_to_run at true"),
+    ("revocable_identity", "identity_verification", "plugins.identity.revocation_file",
+     "Credentials and subjects can be revoked while the process runs.", "set keys and a revocation_file"),
+    ("known_tenants", "tenant_scoping", "plugins.tenancy.known",
+     "Only tenants that are listed may act.", "list the tenants in known"),
+    ("rates_limited", "rate_limiting", "limits.rates", "At least one rate limit is set.", "set a rate"),
+    ("spending_capped", "budget_check", "limits.caps",
+     "At least one cap on money, tokens or steps is set.", "set a cap"),
+    ("injections_refused", "input_guardrails", "plugins.guardrails.injection",
+     "A text with the signs of an injected instruction is refused.", "set injection to deny"),
+    ("secrets_found", "sensitive_data_scan", "plugins.presidio.secrets",
+     "Keys, tokens and passwords are looked for.", "set secrets to auto, required or patterns"),
+    ("outputs_scanned", "output_guardrails", "plugins.presidio.scan_output",
+     "What a step gives back is scanned as its input is.", "set scan_output to true"),
+    ("declared_tools_only", "tool_permission", "tools.strict",
+     "A tool that is not declared is refused: all is denied that is not named.",
+     "declare the tools under tools.tools, and leave strict at true"),
+    ("approval_from", "tool_permission", "tools.approval_from",
+     "The lowest risk from which a person approves each tool call.", "set approval_from to this tier or a lower one"),
+    ("signed_checkpoints", "audit_ledger", "ledger",
+     "The ledger signs a checkpoint of each batch.", "give the ledger a key"),
+    ("encrypted_payloads", "audit_ledger", "ledger.encrypt",
+     "Payloads are encrypted under a key of each run, or of whom they belong to.",
+     "set encrypt, and key_encryption_key"),
 )  # fmt: skip
+_VALUES = {"approval_from": _TIERS, "encrypted_payloads": ("none", "run", "subject")}
 
-ASSURANCES: Mapping[str, Assurance] = MappingProxyType({one.name: one for one in _KNOWN})
+ASSURANCES: Mapping[str, Assurance] = MappingProxyType({
+    name: Assurance(name, stage, tuple(setting.split(".")), means, advice, _VALUES.get(name, _BOOLEAN))
+    for name, stage, setting, means, advice in _KNOWN
+})  # fmt: skip
 
 ENTITY_ACTIONS = ("allow", "surrogate", "encrypt", "hash", "mask", "deny")
 """What may be done with sensitive data, the weakest first: the values of the name ``entities``."""

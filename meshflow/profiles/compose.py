@@ -129,13 +129,10 @@ def _contradiction(rules: list[tuple[RequiredSetting, str]]) -> str:
     high = min(((rule.at_most, pack) for rule, pack in rules if rule.at_most is not None), default=None)
     if low and high and low[0] > high[0]:
         return f"{low[1]} wants at least {low[0]:g}, {high[1]} at most {high[0]:g}"
-    for value in values or ():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if (not low or value >= low[0]) and (not high or value <= high[0]):
-            return ""
-    if values and (low or high) and all(isinstance(value, int | float) for value in values):
-        bound = low or high
-        assert bound is not None  # noqa: S101 - one of them is there
-        return f"{chooser} wants {values}, {bound[1]} another range"
-    return ""
+    bound = low or high
+    if not values or bound is None:
+        return ""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if any((not low or value >= low[0]) and (not high or value <= high[0]) for value in numbers):
+        return ""
+    return f"{chooser} wants {values}, {bound[1]} another range"

@@ -70,12 +70,16 @@ def _entities(whole: Composition, wiring: Wiring) -> Iterator[Demand]:
             yield _demand(("stages", stage, "mode"), f"{_who(by)} {stage}, which finds sensitive data", by)
         return
     setting = ("plugins", "presidio", "entities")
+    duty = whole.obligations.get("mask_entities")
+    masking = frozenset(duty.packs if duty is not None else ())  # their rules ask for it step by step
     for entity, by in whole.entities.items():
         if entity not in found:
             message = f"{_who(by)} that {entity} be found, and nothing enforced looks for it; add it to entities"
             yield _demand(setting, message, by)
         elif by.value == "deny" and found[entity] < ENTITY_ACTIONS.index("deny"):
             yield _demand((*setting, entity), f"{_who(by)} that {entity} be refused; set its action to deny", by)
+        elif not masking.issuperset(by.packs) and found[entity] < ENTITY_ACTIONS.index("mask"):
+            yield _demand((*setting, entity), f"{_who(by)} that {entity} be masked; set its action to mask", by)
 
 
 def _retention(whole: Composition, wiring: Wiring) -> Iterator[Demand]:

@@ -150,6 +150,20 @@ async def test_one_profile_used_twice_must_be_satisfied_both_times() -> None:
     assert decision.evidence["control"] == "45 CFR 164.308(a)(4)(ii)(B)"
 
 
+async def test_a_profile_in_force_twice_is_told_with_its_strictest_word(tmp_path: Path) -> None:
+    rules = """decision := {"allow": level != "no", "escalate": level == "ask", "reasons": [{"code": level}]}
+
+level := data.meshflow.profile.settings.level"""
+    name = pack(tmp_path, "one", rules)
+    manifest = tmp_path / "one" / "profile.yaml"
+    manifest.write_text(manifest.read_text() + "settings: {level: {default: ask, about: a}}\n")
+    uses = [{"use": name, "level": level} for level in ("ask", "no", "fine")]
+    async with opened(*uses, base=tmp_path) as plugin:
+        decision = await ask(plugin)
+    assert decision.effect is Effect.DENY
+    assert decision.evidence["said"] == {"one": {"effect": "deny", "codes": ["no", "ask"]}}
+
+
 @pytest.mark.parametrize(
     ("rules", "cause"),
     [

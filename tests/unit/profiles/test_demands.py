@@ -89,6 +89,22 @@ def test_an_entity_that_nothing_looks_for_refuses(world: World) -> None:
     StepRuntime(config=config)
 
 
+def test_an_entity_that_no_rule_has_masked_must_be_masked_by_settings(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    manifest = (
+        "name: one\ntitle: t\nversion: '1'\nedition: '1'\nentities: [IP_ADDRESS]\ncontrols:\n  - {id: one 1, title: t, "
+        "source: s, how: h, evidence: [{holds: {executed: true}}]}\nnot_covered: [{id: one 9, title: t, why: w}]\n"
+    )
+    (folder / "rules.rego").write_text('package meshflow.compliance\n\ndecision := {"allow": true}\n', "utf-8")
+    config = world.config(str(folder), plugins={"presidio": {"entities": {"IP_ADDRESS": "allow"}}})
+    (folder / "profile.yaml").write_text(manifest, "utf-8")
+    with pytest.raises(ConfigError, match=r"IP_ADDRESS: one requires that IP_ADDRESS be masked; set its action"):
+        StepRuntime(config=config)
+    (folder / "profile.yaml").write_text(manifest + "obligations: [mask_entities]\n", "utf-8")
+    StepRuntime(config=config)  # its rules ask for masking where it must be
+
+
 def test_an_obligation_that_nobody_meets_refuses(world: World) -> None:
     use = {"output_guardrails": {"use": "guardrails"}, "sensitive_data_scan": {"use": "scan"}}
     with pytest.raises(ConfigError) as caught:

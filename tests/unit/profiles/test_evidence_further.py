@@ -79,6 +79,8 @@ async def test_the_frameworks_for_ai_are_satisfied_by_steps_under_the_profile(
         masked = await world.act(runtime, {}, **LOOK, input={"note": MAIL})
         assert masked.output == {"note": "write to <EMAIL_ADDRESS>"}
         assert (await world.approved(runtime, {}, **NOTE)).ok
+        ledger = runtime.plugin("ledger").ledger  # type: ignore[attr-defined]
+        await ledger.record_control("pause", {"tool": "mail"}, reason="a drill", authority="oversight board")
     assert set(judged.states(await world.report(name, settings=settings)).values()) == {"satisfied"}
 
 

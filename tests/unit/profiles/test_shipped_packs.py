@@ -143,6 +143,7 @@ SETTING = "required_settings: [{{setting: plugins.presidio.timeout_ms, {}, why: 
         (SETTING.format("equals: 5"), SETTING.format("equals: 6"), r"one wants \[5\], two wants \[6\]"),
         (SETTING.format("at_least: 9"), SETTING.format("at_most: 8"), "one wants at least 9, two at most 8"),
         (SETTING.format("one_of: [1, 2]"), SETTING.format("at_least: 3"), r"one wants \[1, 2\], two another range"),
+        (SETTING.format("equals: fast"), SETTING.format("at_most: 3"), r"one wants \['fast'\], two another range"),
     ],
 )  # fmt: skip
 def test_profiles_that_cannot_hold_together_are_named(tmp_path: Path, first: str, second: str, part: str) -> None:

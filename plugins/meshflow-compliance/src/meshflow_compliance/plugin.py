@@ -142,11 +142,7 @@ def _strictest(decisions: list[Decision], fact: ComplianceProfile) -> Decision:
 
     Its evidence has ``profiles``, all in force, and ``said``: the effect and the codes of each that did not just allow.
     """
-    said = {
-        decision.evidence["profile"]: {"effect": decision.effect.value, "codes": decision.evidence.get("codes", [])}
-        for decision in decisions
-        if decision.effect is not Effect.ALLOW
-    }
+    said = _said(decisions)
     told = {"profiles": list(fact.names), **({"said": said} if said else {})}
     for decision in decisions:
         if decision.effect is Effect.DENY:
@@ -156,6 +152,17 @@ def _strictest(decisions: list[Decision], fact: ComplianceProfile) -> Decision:
     duties = tuple(duty for decision in decisions for duty in decision.obligations)
     evidence = {**chosen.evidence, **told, **({DUTIES: told_duties(duties)} if duties else {})}
     return Decision(chosen.effect, chosen.code, chosen.reason, fact, obligations=duties, evidence=evidence)
+
+
+def _said(decisions: list[Decision]) -> dict[str, dict[str, Any]]:
+    """Return the strictest effect and all codes of each profile, which may be in force with several settings."""
+    said: dict[str, dict[str, Any]] = {}
+    for effect in (Effect.DENY, Effect.ESCALATE):
+        for decision in decisions:
+            if decision.effect is effect:
+                own = said.setdefault(decision.evidence["profile"], {"effect": effect.value, "codes": []})
+                own["codes"] += [code for code in decision.evidence.get("codes", ()) if code not in own["codes"]]
+    return said
 
 
 if TYPE_CHECKING:
