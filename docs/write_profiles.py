@@ -23,6 +23,25 @@ compliant.
 say how to use them, [Write a profile pack](../how-to/write-a-profile-pack.md) how to make one. This page is written
 by `python docs/write_profiles.py` from the manifests; `meshflow profiles show NAME` prints the same for any pack,
 with its settings where you are.
+
+## How the identifiers were checked
+
+On 29 November 2026, identifiers and titles were compared with published texts as far as these could be read:
+
+| profile | compared with |
+|---|---|
+| hipaa | 45 CFR 164.312 as the Government Publishing Office prints it; other sections not looked up |
+| eu-ai-act | the wording of Art. 14(4), as quoted by third parties; other articles not looked up |
+| nist-ai-rmf | NIST AI 100-1, the tables of MANAGE; the other functions not looked up |
+| pci-dss | lists of version 4.0 by third parties for requirements 7, 8 and 10; 4.0.1 is given out under a licence |
+| nerc-cip | CIP-007-6 R5 and CIP-004-6 R4 as third parties quote them; CIP-004-7, -010-4 and -011-3 could not be read |
+| sox | the wording of 17 CFR 240.13a-15(f), as quoted by third parties; the COSO framework is sold |
+| soc2 | titles of CC6 and CC7 by third parties; the criteria themselves are given out under a licence |
+| iso-42001 | the numbers of Annex A's groups and of A.6.2.8, by third parties; the standard is sold |
+| gdpr | not looked up |
+
+No difference was found. What was not looked up rests on the authors' knowledge: compare it with your copy before
+an auditor does. Newer editions may be in force where you are; each profile names the one that it follows.
 """
 ASSURED = """\
 ## What a pack can require
