@@ -19,3 +19,8 @@ def new_id(kind: str, size: int = 8) -> str:
 def id_of(*parts: str, size: int = 16) -> str:
     """Return an id that is always the same for these parts: ``size`` bytes of their SHA-256, two letters a byte."""
     return sha256("\x1f".join(parts).encode()).hexdigest()[: 2 * size].translate(_LETTERS)
+
+
+def digest_id(data: bytes) -> str:
+    """Return the whole SHA-256 of ``data``, two letters a byte."""
+    return sha256(data).hexdigest().translate(_LETTERS)

@@ -13,7 +13,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
 from meshflow.agent.pricing import Pricing
-from meshflow.agent.reply import GovernedReply, released_parts
+from meshflow.agent.reply import GovernedReply, Source
 from meshflow.agent.run import AgentRun, RunStopped
 from meshflow.agent.view import RequestView, response_from, response_view, response_with
 from meshflow.step import Metered, NodeInput
@@ -63,18 +63,21 @@ class GovernedModel(WrapperModel):
     ) -> AsyncGenerator[StreamedResponse]:
         """Ask the model in a step that streams; what is read from it is what the output guardrails released."""
         view, settings = RequestView(messages, model_request_parameters), self._bounded(model_settings)
+        source = Source()
 
         async def ask(given: Any) -> AsyncIterator[Any]:
             restored, parameters = view.restored(given)
             async with self.wrapped.request_stream(restored, settings, parameters, run_context) as reply:
-                async for part in released_parts(reply):
+                async for part in source.read(reply):
                     yield part
                 whole = reply.get()
                 yield Metered(None, self._pricing.spent(whole), whole.usage.total_tokens)
 
         stream = self._run.stream(self._step(messages, view, settings, ask))
         async with stream:
-            yield GovernedReply(model_request_parameters, stream=stream, run=self._run, name=self.model_name)
+            yield GovernedReply(
+                model_request_parameters, stream=stream, source=source, run=self._run, name=self.model_name
+            )
 
     def _step(self, messages: list[ModelMessage], view: RequestView, settings: ModelSettings, ask: Any) -> NodeInput:
         number = sum(isinstance(message, ModelResponse) for message in messages)

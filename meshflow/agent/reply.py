@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic_ai.messages import (
+    BaseToolCallPart,
+    ModelResponse,
     ModelResponseStreamEvent,
     PartDeltaEvent,
     PartEndEvent,
@@ -15,12 +18,11 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
     ThinkingPart,
-    ToolCallPart,
 )
 from pydantic_ai.models import StreamedResponse
 
 from meshflow.agent.run import AgentRun, RunStopped
-from meshflow.agent.view import part_view
+from meshflow.agent.view import part_view, part_with
 from meshflow.errors import StepDeniedError
 from meshflow.record import RuntimeOutcome
 
@@ -28,16 +30,31 @@ if TYPE_CHECKING:
     from meshflow.kernel.session import StepStream
 
 
-async def released_parts(reply: StreamedResponse) -> AsyncIterator[Any]:
-    """Yield text as it comes, and each other part once it is whole: half of a tool call cannot be judged."""
-    async for event in reply:
-        if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-            if event.part.content:
-                yield event.part.content
-        elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-            yield event.delta.content_delta
-        elif isinstance(event, PartEndEvent) and isinstance(event.part, (ThinkingPart, ToolCallPart)):
-            yield part_view(event.part)
+@dataclass(slots=True)
+class Source:
+    """A provider's stream on its way into the gates, and what they see nothing of: whole parts, and how it ended."""
+
+    parts: deque[Any] = field(default_factory=deque)
+    whole: ModelResponse | None = None
+
+    async def read(self, reply: StreamedResponse) -> AsyncIterator[Any]:
+        """Yield text as it comes, and the view of each other part once it is whole: half of one cannot be judged."""
+        async for event in reply:
+            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                if event.part.content:
+                    yield event.part.content
+            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                yield event.delta.content_delta
+            elif _is_whole(event) and not isinstance(event.part, TextPart):
+                self.parts.append(event.part)
+                yield part_view(event.part)
+        self.whole = reply.get()
+
+
+def _is_whole(event: Any) -> TypeGuard[PartStartEvent | PartEndEvent]:
+    """Say whether an event has a part that nothing is added to any more; only those that grow have an end."""
+    grows = isinstance(getattr(event, "part", None), (TextPart, ThinkingPart, BaseToolCallPart))
+    return isinstance(event, PartEndEvent if grows else PartStartEvent)
 
 
 @dataclass
@@ -46,6 +63,7 @@ class GovernedReply(StreamedResponse):
 
     _: KW_ONLY
     stream: StepStream
+    source: Source
     run: AgentRun
     name: str
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -65,17 +83,16 @@ class GovernedReply(StreamedResponse):
             raise
         if self.stream.outcome is not None:
             self.run.ended(self.stream.outcome)
+        if (whole := self.source.whole) is not None:
+            self._usage, self.finish_reason = whole.usage, whole.finish_reason
+            self.provider_response_id, self.provider_details = whole.provider_response_id, whole.provider_details
 
-    def _events(self, part: Any, number: int) -> Any:
+    def _events(self, part: Any, number: int) -> Iterator[ModelResponseStreamEvent]:
         if isinstance(part, str):
             yield from self._parts_manager.handle_text_delta(vendor_part_id=f"text-{number}", content=part)
-        elif part["kind"] == "tool-call":
-            call = ToolCallPart(part["tool"], part["arguments"], part["call_id"])
-            yield self._parts_manager.handle_part(vendor_part_id=f"part-{number}", part=call)
         else:
-            yield self._parts_manager.handle_part(
-                vendor_part_id=f"part-{number}", part=ThinkingPart(str(part["content"]))
-            )
+            released = part_with(self.source.parts.popleft(), part)
+            yield self._parts_manager.handle_part(vendor_part_id=f"part-{number}", part=released)
 
     async def close_stream(self) -> None:
         """Stop reading; what was released so far is recorded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic_ai.messages import (
@@ -30,16 +30,17 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_core import to_jsonable_python
 
 from meshflow.errors import MeshflowError
+from meshflow.ids import digest_id
 
 _MEDIA = (FileUrl, BinaryContent, UploadedFile, CachePoint)
 _ROLES = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "text": "assistant"}
 
 
 class ViewError(MeshflowError):
-    """A gate replaced what has no text, such as an image; nothing is sent rather than something else."""
+    """What has no text, such as an image, cannot be had from what gates see of it; nothing is sent in its place."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"a gate replaced {what}, which has no text to replace")
+        super().__init__(f"nothing can take the place of {what}")
 
 
 class RequestView:
@@ -52,6 +53,8 @@ class RequestView:
             "messages": [part_view(part) for message in messages for part in message.parts],
             "tools": [one.name for one in parameters.function_tools],
         }
+        if parameters.native_tools:
+            self.document["native_tools"] = [one.unique_id for one in parameters.native_tools]
         if parameters.instruction_parts:
             self.document["instructions"] = [part.content for part in parameters.instruction_parts]
 
@@ -79,17 +82,25 @@ def response_with(reply: ModelResponse, views: Any) -> ModelResponse:
     return replace(reply, parts=_parts_with(reply.parts, views))
 
 
-def response_from(views: Any, model_name: str) -> ModelResponse:
-    """Return an answer made from its view alone, as the ledger held it."""
-    parts: list[Any] = []
-    for view in views:
-        if view["kind"] == "tool-call":
-            parts.append(ToolCallPart(view["tool"], view["arguments"], view["call_id"]))
-        elif view["kind"] == "text":
-            parts.append(TextPart(view["content"]))
-        elif view["kind"] == "thinking":
-            parts.append(ThinkingPart(view["content"]))
-    return ModelResponse(parts=parts, model_name=model_name)
+def response_from(output: Any, model_name: str) -> ModelResponse:
+    """Return an answer made from what the ledger held of it: parts as the gates saw them, text alone of a stream.
+
+    ViewError where it had a part that is more than its view, such as an image.
+    """
+    views = [output] if isinstance(output, str) else output
+    return ModelResponse(parts=[_part_from(view) for view in views], model_name=model_name)
+
+
+def _part_from(view: Any) -> Any:
+    if isinstance(view, str):
+        return TextPart(view)
+    if view["kind"] == "tool-call":
+        return ToolCallPart(view["tool"], view["arguments"], view["call_id"])
+    if view["kind"] == "text":
+        return TextPart(view["content"])
+    if view["kind"] == "thinking":
+        return ThinkingPart(view["content"])
+    raise ViewError(f"a part of kind {view['kind']!r} of an answer that was held; the ledger has its digest alone")
 
 
 def part_view(part: Any) -> dict[str, Any]:
@@ -103,7 +114,9 @@ def part_view(part: Any) -> dict[str, Any]:
     if kind == "tool-return":
         view["tool"] = part.tool_name
     content = getattr(part, "content", None)
-    view["content"] = _content_view(content) if content is not None else _plain(part)
+    if content is None:
+        content = {one.name: value for one in fields(part) if (value := getattr(part, one.name)) is not None}
+    view["content"] = _content_view(content)
     return view
 
 
@@ -112,11 +125,17 @@ def _plain(value: Any) -> Any:
 
 
 def _content_view(content: Any) -> Any:
-    """Return content with its texts and data, and media by kind: bytes of images are nothing that gates read."""
+    """Return content with its texts and data, and media by what tells them apart: gates read no bytes of images.
+
+    What a person approves is bound to it, so it has a digest of the bytes; what an address names may change.
+    """
     if isinstance(content, TextContent):
         return content.content
     if isinstance(content, _MEDIA):
-        named = {name: getattr(content, name) for name in ("url", "file_id") if hasattr(content, name)}
+        names = ("url", "file_id", "provider_name", "media_type") if not isinstance(content, FileUrl) else ("url",)
+        named = {name: getattr(content, name) for name in names if hasattr(content, name)}
+        if isinstance(content, BinaryContent):
+            named["digest"] = digest_id(content.data)
         return {"media": getattr(content, "kind", ""), **named}  # the kind, since JSON brings another class of it back
     if isinstance(content, list | tuple):
         return [_content_view(item) for item in content]
@@ -147,18 +166,21 @@ def _message_with(message: ModelMessage, views: list[Any]) -> ModelMessage:
 
 
 def _parts_with(parts: Sequence[Any], views: Sequence[Any]) -> list[Any]:
-    return [_part_with(part, view) for part, view in zip(parts, views, strict=True)]
+    return [part_with(part, view) for part, view in zip(parts, views, strict=True)]
 
 
-def _part_with(part: Any, view: Any) -> Any:
+def part_with(part: Any, view: Any) -> Any:
+    """Return a part with the content that the gates handed on, and all that they do not see as it is."""
     before = part_view(part)
     if view == before:
         return part
     if part.part_kind == "tool-call":
         return replace(part, args=view["arguments"])
-    textual = isinstance(part, (SystemPromptPart, UserPromptPart, TextPart, ThinkingPart)) or hasattr(part, "content")
+    if isinstance(part, ThinkingPart):
+        return replace(part, content=view["content"], signature=None)  # which signs other words
+    textual = isinstance(part, (SystemPromptPart, UserPromptPart, TextPart)) or hasattr(part, "content")
     if not textual or part.part_kind in ("file", "compaction"):
-        raise ViewError(f"a part of kind {part.part_kind!r}")
+        raise ViewError(f"a part of kind {part.part_kind!r} that a gate replaced")
     return replace(part, content=_content_with(part.content, view["content"]))
 
 
@@ -167,7 +189,7 @@ def _content_with(content: Any, view: Any) -> Any:
     if view == _content_view(content):
         return content
     if isinstance(content, _MEDIA):
-        raise ViewError(f"{type(content).__name__} content")
+        raise ViewError(f"{type(content).__name__} content that a gate replaced")
     if isinstance(content, TextContent):
         return TextContent(view, metadata=content.metadata)  # without the value that structured content has as well
     if isinstance(content, list | tuple) and isinstance(view, list) and len(view) == len(content):
@@ -175,7 +197,7 @@ def _content_with(content: Any, view: Any) -> Any:
     if _is_document(content) and isinstance(view, Mapping) and view.keys() == content.keys():
         return {name: _content_with(value, view[name]) for name, value in content.items()}
     if _holds_media(content):
-        raise ViewError("content with media in it by content of another shape")
+        raise ViewError("content with media in it that a gate gave another shape")
     return view
 
 
