@@ -33,6 +33,7 @@ from meshflow.errors import MeshflowError
 from meshflow.ids import digest_id
 
 _MEDIA = (FileUrl, BinaryContent, UploadedFile, CachePoint)
+_WHOLE_TEXT = "whole-text"
 _ROLES = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "text": "assistant"}
 
 
@@ -73,13 +74,16 @@ class RequestView:
 
 
 def response_view(reply: ModelResponse) -> list[dict[str, Any]]:
-    """Return an answer's parts as the output guardrails see them."""
-    return [part_view(part) for part in reply.parts]
+    """Return an answer's parts as the output guardrails see them, and its text whole where it is in several."""
+    texts = [part.content for part in reply.parts if isinstance(part, TextPart)]
+    views = [part_view(part) for part in reply.parts]
+    return [*views, {"kind": _WHOLE_TEXT, "content": "".join(texts)}] if len(texts) > 1 else views
 
 
 def response_with(reply: ModelResponse, views: Any) -> ModelResponse:
     """Return the answer with the contents that the guardrails handed on."""
-    return replace(reply, parts=_parts_with(reply.parts, views))
+    views, text = _apart(views)
+    return replace(reply, parts=_with_text(_parts_with(reply.parts, views), text))
 
 
 def response_from(output: Any, model_name: str) -> ModelResponse:
@@ -87,8 +91,25 @@ def response_from(output: Any, model_name: str) -> ModelResponse:
 
     ViewError where it had a part that is more than its view, such as an image.
     """
-    views = [output] if isinstance(output, str) else output
-    return ModelResponse(parts=[_part_from(view) for view in views], model_name=model_name)
+    views, text = _apart([output] if isinstance(output, str) else output)
+    return ModelResponse(parts=_with_text([_part_from(view) for view in views], text), model_name=model_name)
+
+
+def _apart(views: Sequence[Any]) -> tuple[Sequence[Any], str | None]:
+    """Return the views of parts, and the whole text where there is a view of it."""
+    last = views[-1] if views else None
+    if isinstance(last, Mapping) and last.get("kind") == _WHOLE_TEXT:
+        return views[:-1], last["content"]
+    return views, None
+
+
+def _with_text(parts: list[Any], text: str | None) -> list[Any]:
+    """Return the parts; with the whole text in the first, where something was taken out that lay in two of them."""
+    texts = [part for part in parts if isinstance(part, TextPart)]
+    if text is None or text == "".join(part.content for part in texts):
+        return parts
+    first = replace(texts[0], content=text)
+    return [first if part is texts[0] else part for part in parts if part is texts[0] or not isinstance(part, TextPart)]
 
 
 def _part_from(view: Any) -> Any:

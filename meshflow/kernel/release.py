@@ -16,11 +16,13 @@ HOLD_BACK = 512
 class Release:
     """The release of one stream: feeds stage 13, keeps what was released, and knows how it ended."""
 
-    __slots__ = ("_passage", "_pending", "_released_chars", "failure", "released")
+    __slots__ = ("_apart", "_passage", "_pending", "_released_chars", "_tail", "failure", "released")
 
     def __init__(self, passage: Passage) -> None:
         self._passage = passage
         self._pending = ""
+        self._tail = ""
+        self._apart = 0  # how much of the tail what follows has been looked at with; a part that is no text cuts it off
         self.released: list[Any] = []
         self._released_chars = 0
         self.failure: tuple[str, str] | None = None
@@ -90,11 +92,13 @@ class Release:
         if not isinstance(text, str):
             self._passage.deny("output_guardrails", "invalid_decision", "the replacement of a text must be a text")
             return
+        await self._look_across(text)
+        if self._stopped:
+            return
         cut = max(0, len(text) - keep)
         self._pending = text[cut:]
         if cut:
-            self.released.append(text[:cut])
-            self._released_chars += cut
+            self._out(text[:cut])
             yield text[:cut]
 
     async def _release_item(self, item: Any) -> AsyncIterator[Any]:
@@ -102,6 +106,7 @@ class Release:
             return
         await self._guard(item, final=False)
         if not self._stopped:
+            self._apart = len(self._tail)
             self.released.append(self._passage.output)
             yield self._passage.output
 
@@ -111,16 +116,34 @@ class Release:
         if self._stopped:
             return
         last = self._passage.output if self._pending else ""
+        if isinstance(last, str):
+            await self._look_across(last)
+        if self._stopped:
+            return
         whole = [*self.released, last] if last else self.released
         await self._guard(_joined(whole), final=True)
         if not self._stopped and last:
-            self.released.append(last)
+            self._out(last)
             yield last
 
+    def _out(self, text: Any) -> None:
+        """Count a last part, or a piece of text, as released."""
+        self.released.append(text)
+        if isinstance(text, str):
+            self._released_chars += len(text)
+            self._apart = max(0, self._apart - len(text))
+            self._tail = (self._tail + text)[-HOLD_BACK:]
+
+    async def _look_across(self, text: str) -> None:
+        """Look at text together with what went out before the part between them: a secret may lie on both sides.
+
+        What is out cannot be changed any more; a provider that would change it denies, and the rest stays in.
+        """
+        if self._apart and text:
+            await self._guard(self._tail + text, final=True)
+
     async def _guard(self, output: Any, *, final: bool) -> None:
-        state = self._passage.state
-        tail = self.released[-1] if self.released and isinstance(self.released[-1], str) else ""
-        state.stream = StreamState(tail[-HOLD_BACK:], final, self._released_chars)
+        self._passage.state.stream = StreamState(self._tail, final, self._released_chars)
         await self._passage.pass_output(output)
 
 

@@ -202,3 +202,48 @@ async def test_stage_thirteen_knows_how_much_went_out_before(kit):
     assert all(before + size <= 5000 for before, size, _ in windows)
     assert last_window[0] + last_window[1] == 5000
     assert whole[1:] == (5000, True)
+
+
+def cut_by_items(text, size):
+    async def handler(_):
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+            yield {"between": start}
+
+    return NodeInput(node_id="n", handler=handler, kind="model")
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 8])
+@pytest.mark.parametrize("at", [0, 20, 1000])
+@pytest.mark.parametrize("guard", [forbids, masks])
+async def test_a_word_that_lies_on_both_sides_of_an_item_is_not_completed(kit, guard, size, at):
+    text = "." * at + "FORBIDDEN" + "." * 600
+    stream = kit.runtime({"guard_output": guard("FORBIDDEN")}).stream(cut_by_items(text, size))
+    parts, error = await drain(stream)
+    released = "".join(part for part in parts if isinstance(part, str))
+    assert "FORBIDDEN" not in released
+    assert text.startswith(released)
+    assert error.outcome.code in ("output_guardrails.keyword", "output_guardrails.too_late")
+    assert not stream.outcome.ok
+
+
+@pytest.mark.parametrize("size", [1, 7, 700])
+async def test_clean_text_with_items_between_comes_out_whole_and_in_order(kit, size):
+    text = "all is well. " * 100
+    stream = kit.runtime({"guard_output": masks("SECRET")}).stream(cut_by_items(text, size))
+    parts, error = await drain(stream)
+    assert error is None
+    assert "".join(part for part in parts if isinstance(part, str)) == text
+    assert [part for part in parts if isinstance(part, dict)] == [
+        {"between": start} for start in range(0, len(text), size)
+    ]
+
+
+async def test_stage_thirteen_sees_the_end_of_what_went_out_across_items(kit):
+    tails = []
+
+    def remembers(context, output):
+        tails.append(context.stream.released)
+
+    await drain(kit.runtime({"guard_output": remembers}).stream(cut_by_items("abcdefgh", 2)))
+    assert "abcdef" in tails
