@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from meshflow.kernel.notify import Notifier
 from meshflow.plugin.base import Host, Plugin
 from meshflow.registry.providers import Provider, Shelf
 from meshflow.registry.select import StageChoice, choose, choose_for_tenant
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -76,9 +79,14 @@ class Core:
         await asyncio.shield(asyncio.wrap_future(started))
 
     async def _start(self, started: Future[None], already: Iterable[Any]) -> None:
+        begun: list[Provider] = []
         try:
-            await self._run_hooks("startup", skip=already)
+            for provider in self._hooked("startup", skip=already):
+                await _start_up(provider)
+                begun.append(provider)
         except BaseException as error:
+            for problem in await _shut_down(begun):
+                log.error("after a start that failed: %s", problem)
             with self._lock:
                 self._started = None
             started.set_exception(error)
@@ -93,27 +101,19 @@ class Core:
         self._started, self.started = None, False
         if self.notifier is not None:
             await self.notifier.drained()
-        await self._run_hooks("shutdown", skip=keep)
-
-    async def _run_hooks(self, hook: str, skip: Iterable[Any]) -> None:
-        skipped = {id(plugin) for plugin in skip}
-        providers = [one for one in self.providers.values() if id(one.plugin) not in skipped and hook in one.hooks]
-        problems: list[str] = []
-        for provider in reversed(providers) if hook == "shutdown" else providers:
-            try:
-                waiting = full_call(provider.hooks[hook], ())()
-                if waiting is not None:
-                    await waiting
-            except MeshflowError:
-                if hook == "startup":
-                    raise
-                problems.append(provider.name)
-            except Exception as error:
-                if hook == "startup":
-                    raise PluginError(f"startup failed: {describe(provider.name, error)}") from error
-                problems.append(describe(provider.name, error))
-        if problems:
+        if problems := await _shut_down(self._hooked("shutdown", skip=keep)):
             raise PluginError(f"shutdown failed: {'; '.join(problems)}")
+
+    async def abandon(self, keep: Iterable[Any]) -> None:
+        """Stop a core that was to take over and does not, once a start of it has ended, whichever way."""
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+        await self.stop(keep)
+
+    def _hooked(self, hook: str, skip: Iterable[Any]) -> list[Provider]:
+        """Return the providers that have a hook, in order, without those of the plugins to skip."""
+        skipped = {id(plugin) for plugin in skip}
+        return [one for one in self.providers.values() if id(one.plugin) not in skipped and hook in one.hooks]
 
     def enter(self, step: object) -> None:
         """Count a step in. A dict takes in and gives up a key in one go, so neither way needs the lock."""
@@ -147,6 +147,33 @@ def _compiled(config: Config, choices: tuple[StageChoice, ...], unsafe: tuple[st
         return compile_pipeline(choices, unsafe)
     except ConfigError as error:
         raise located(error, config.source) from error.__cause__
+
+
+async def _start_up(provider: Provider) -> None:
+    try:
+        await _call(provider, "startup")
+    except MeshflowError:
+        raise
+    except Exception as error:
+        raise PluginError(f"startup failed: {describe(provider.name, error)}") from error
+
+
+async def _shut_down(providers: Sequence[Provider]) -> list[str]:
+    """Shut plugins down, the last one first, and return what went wrong: one that fails does not keep the others up."""
+    problems: list[str] = []
+    for provider in reversed(providers):
+        if "shutdown" in provider.hooks:
+            try:
+                await _call(provider, "shutdown")
+            except Exception as error:
+                problems.append(describe(provider.name, error))
+    return problems
+
+
+async def _call(provider: Provider, hook: str) -> None:
+    waiting = full_call(provider.hooks[hook], ())()
+    if waiting is not None:
+        await waiting
 
 
 def _notifier(config: Config, clock: Clock) -> Notifier | None:

@@ -206,14 +206,27 @@ class StepRuntime:
             for check in self._checks:
                 check(new.base.choices)
             if old.started:
-                await new.start(already=[one.plugin for one in old.providers.values()])
+                await self._start_beside(old, new)
             self._core, self._source = new, source
         finally:
             self._reloading.release()
-        retiring = asyncio.run_coroutine_threadsafe(_retire(old, new), asyncio.get_running_loop())
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self._leave_to_end(_retire(old, new))
         return new.base.fingerprint
+
+    async def _start_beside(self, old: Core, new: Core) -> None:
+        """Start what the new core does not share with the old one; cut off, have what did start shut down again."""
+        shared = [one.plugin for one in old.providers.values()]
+        try:
+            await new.start(already=shared)
+        except asyncio.CancelledError:
+            self._leave_to_end(new.abandon(keep=shared))
+            raise
+
+    def _leave_to_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done that ``aclose`` waits for."""
+        ending = asyncio.run_coroutine_threadsafe(work, asyncio.get_running_loop())
+        self._retiring.add(ending)
+        ending.add_done_callback(self._retiring.discard)
 
     async def start(self) -> None:
         """Start every plugin now rather than at the first step."""

@@ -165,6 +165,7 @@ class LedgerPlugin(Plugin[LedgerSettings]):
                 await publisher.start(patience_s=_START_S)
             except ContradictionError:
                 await publisher.aclose(patience_s=_START_S)
+                await self.shutdown()
                 raise
             self._publisher = publisher
 
