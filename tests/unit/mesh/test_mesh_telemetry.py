@@ -9,15 +9,18 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
 
-from meshflow import Agent, Metered, NodeInput
+from meshflow import Agent, Metered, NodeInput, Policy
 from meshflow.errors import ConfigError
 from meshflow.mesh import Mesh, MeshEvent
 from meshflow.mesh.metrics import PrometheusMetrics
-from meshflow.mesh.spans import GenAiSpans
+from meshflow.mesh.spans import _OPERATION, _PROVIDER, GenAiSpans
+from meshflow.step import NODE_KINDS
 
 Make = Callable[..., Mesh]
 
@@ -58,6 +61,56 @@ async def test_steps_become_spans_by_the_conventions(make: Make) -> None:
     assert chat.status.is_ok or chat.status.is_unset
     assert chat.end_time > chat.start_time
     assert (tool.name, tool.attributes["gen_ai.tool.name"]) == ("execute_tool look", "look")
+    provider.shutdown()
+
+
+async def test_labels_stay_few_however_many_tenants_and_codes_there_are(make: Make) -> None:
+    registry = CollectorRegistry()
+    policy = Policy.from_rego(
+        "package meshflow.policy\n"
+        'decision := {"allow": false, "reasons": [{"code": sprintf("no_%s", [input.input]), "message": "no"}]}'
+    )
+    mesh = make(policy=policy)
+    PrometheusMetrics(mesh, registry, most_values=3)
+    for number in range(12):
+        await mesh.runtime.run(step(input=str(number), tenant=f"tenant-{number}", run_id=f"run-{number}"))
+    await mesh.drain()
+    series = [
+        line for line in generate_latest(registry).decode().splitlines() if line.startswith("meshflow_steps_total")
+    ]
+    assert len(series) == 4
+    assert sum(float(line.rpartition(" ")[2]) for line in series) == 12
+    assert 'tenant="(other)"' in "".join(series)
+    assert text.count("meshflow_steps_not_completed_total{") <= 4
+    assert "run-1" not in text
+
+
+async def test_every_attribute_and_value_of_a_span_is_one_of_the_conventions(make: Make) -> None:
+    known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
+    operations = {one.value for one in gen_ai_attributes.GenAiOperationNameValues}
+    assert set(_OPERATION.values()) <= operations
+    assert set(_PROVIDER.values()) <= {one.value for one in gen_ai_attributes.GenAiProviderNameValues}
+    mesh, exporter, provider = make(), InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    GenAiSpans(mesh, provider)
+    for kind in NODE_KINDS:
+        more = {"tool": {"tool": "look", "input": {"q": "1"}}, "model": {"action": "bedrock:claude"}}.get(kind, {})
+        await mesh.runtime.run(step(**{"kind": kind, "node_id": f"a {kind}", **more}))
+    await mesh.runtime.run(step(kind="tool", tool="wipe", input={}, risk="irreversible"))
+    await mesh.drain()
+    spans = {one.attributes["meshflow.kind"]: one for one in exporter.get_finished_spans()[:-1]}
+    for span in exporter.get_finished_spans():
+        assert {name for name in span.attributes if not name.startswith("meshflow.")} <= known | {"error.type"}
+        assert span.attributes.get("gen_ai.operation.name", "chat") in operations
+    assert (spans["model"].name, spans["model"].kind) == ("chat claude", SpanKind.CLIENT)
+    assert spans["model"].attributes["gen_ai.provider.name"] == "aws.bedrock"
+    assert (spans["tool"].kind, spans["tool"].attributes["gen_ai.tool.type"]) == (SpanKind.INTERNAL, "function")
+    assert spans["subgraph"].attributes["gen_ai.workflow.name"] == "a subgraph"
+    assert "gen_ai.operation.name" not in spans["human"].attributes
+    waiting = exporter.get_finished_spans()[-1]
+    assert waiting.attributes["meshflow.verdict"] == "escalate"
+    assert waiting.status.is_unset  # to wait for a person is no error
+    assert "error.type" not in waiting.attributes
     provider.shutdown()
 
 
