@@ -75,9 +75,8 @@ async def test_labels_stay_few_however_many_tenants_and_codes_there_are(make: Ma
     for number in range(12):
         await mesh.runtime.run(step(input=str(number), tenant=f"tenant-{number}", run_id=f"run-{number}"))
     await mesh.drain()
-    series = [
-        line for line in generate_latest(registry).decode().splitlines() if line.startswith("meshflow_steps_total")
-    ]
+    text = generate_latest(registry).decode()
+    series = [line for line in text.splitlines() if line.startswith("meshflow_steps_total")]
     assert len(series) == 4
     assert sum(float(line.rpartition(" ")[2]) for line in series) == 12
     assert 'tenant="(other)"' in "".join(series)
