@@ -185,12 +185,13 @@ class Governor:
         if waiting in task.saved:
             step = replace(step, resume=True)
         else:
-            number = task.saved.get(f"attempt{which}", 0) + 1
+            known = task.saved.get(f"attempt{which}", 0)
+            number = known + 1
             if task.resuming and not task.saved.get(f"tries{which}"):
-                # What was kept does not know of a try that was under way when its process ended; the ledger does.
+                # What was kept does not know of a try whose process ended before it was; the ledger does.
                 number = await self.runtime.next_attempt(self.settings.run_id, str(step.step_id))
-                if number > 1 and step.idempotent is False:
-                    await self._ask_again(task, step, number)
+                if number > known + 1 and step.idempotent is False and step.kind != "subgraph":
+                    await self._ask_again(task, step, number, known)
             task.saved[f"attempt{which}"] = task.attempt = number
             step = replace(step, attempt=number)
         task.saved[f"tries{which}"] = task.saved.get(f"tries{which}", 0) + 1
@@ -208,14 +209,14 @@ class Governor:
             )
         return outcome
 
-    async def _ask_again(self, task: Task, step: NodeInput, number: int) -> None:
+    async def _ask_again(self, task: Task, step: NodeInput, number: int, known: int) -> None:
         """Ask a person before a step runs again that may have run already and must not run twice."""
-        if not await self.runtime.may_have_run(self.settings.run_id, str(step.step_id)):
+        if not await self.runtime.may_have_run(self.settings.run_id, str(step.step_id), after=known):
             return
         asked = id_of(task.id, "again", str(number))
         found, answer = task.run.answers.take(asked)
         if not found:
-            question = "it was under way when its process ended, and is not idempotent; run it again?"
+            question = "it may have run before its process ended, and is not idempotent; run it again?"
             raise GraphInterrupt(
                 Interrupt({"node": step.node_id, "step_id": step.step_id, "question": question}, asked)
             )

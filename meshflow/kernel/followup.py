@@ -38,12 +38,12 @@ def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:
     return TaintLabels(Origin[record.origin.upper()], Confidentiality[record.confidentiality.upper()])
 
 
-async def may_have_run(core: Core, run_id: str, step_id: str) -> bool:
-    """Return whether an attempt at a step began and has no outcome on record; False without a ledger to ask."""
+async def may_have_run(core: Core, run_id: str, step_id: str, after: int) -> bool:
+    """Return whether an attempt at a step behind a number has run, or may have; False without a ledger to ask."""
     for binding in core.base.audit:
-        ask_ledger = getattr(getattr(binding.provider.plugin, "ledger", None), "unfinished", None)
+        ask_ledger = getattr(getattr(binding.provider.plugin, "ledger", None), "may_have_run", None)
         if callable(ask_ledger):
-            return any(intent["step_id"] == step_id for intent in await ask_ledger(run_id))
+            return bool(await ask_ledger(run_id, step_id, after=after))
     return False
 
 

@@ -149,9 +149,9 @@ class StepRuntime:
         """Return the labels of what a step put out, for the steps that will read it."""
         return followup.labels_of(self._core, outcome)
 
-    async def may_have_run(self, run_id: str, step_id: str) -> bool:
-        """Return whether an attempt at a step began whose end nobody has recorded."""
-        return await followup.may_have_run(self._core, run_id, step_id)
+    async def may_have_run(self, run_id: str, step_id: str, *, after: int = 0) -> bool:
+        """Return whether an attempt at a step behind number ``after`` completed, or began without a recorded end."""
+        return await followup.may_have_run(self._core, run_id, step_id, after)
 
     async def next_attempt(self, run_id: str, step_id: str) -> int:
         """Return the number for the next try of a step, by what is on record."""

@@ -201,6 +201,16 @@ class ReplayLedger(EvidenceCalls, BundleCalls, ErasureCalls, ControlCalls, TimeT
         found = [await self._store.last_of(run_id, step_id, kind) for kind in ("step", "intent")]
         return 1 + max((step_dict(entry)["attempt"] for entry in found if entry is not None), default=0)
 
+    async def may_have_run(self, run_id: str, step_id: str, *, after: int = 0) -> bool:
+        """Return whether an attempt at a step behind number ``after`` completed, or began without a recorded end."""
+        last = await self._store.last_of(run_id, step_id, "step")
+        if last is not None:
+            step = step_dict(last)
+            if step["attempt"] > after and step["verdict"] == "commit":
+                return True
+        begun = await self.unfinished(run_id)
+        return any(intent["step_id"] == step_id and intent["attempt"] > after for intent in begun)
+
     async def pending_approvals(self, *, tenant: str | None = None) -> list[dict[str, Any]]:
         """Return the steps that wait for a person, the oldest first."""
         return await approvals.pending(self._store, self._clock, self._scope(tenant))

@@ -111,6 +111,90 @@ async def test_run_killed_within_a_superstep_goes_on_in_another_process(tmp_path
             assert (await ledger.verify_chain("t"))["valid"]
 
 
+GATES = """
+import asyncio, sys
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from meshflow import START, ReplayLedger, StateGraph, StepRuntime, add
+from meshflow.plugin import NoSettings, Plugin, hookimpl
+
+folder, resume, where = Path(sys.argv[1]), sys.argv[2] == "resume", sys.argv[3]
+
+
+async def reach(what):
+    if what == where and not resume:
+        (folder / "reached").touch()
+        await asyncio.sleep(60)
+
+
+class Waiting(Plugin[NoSettings]):
+    @hookimpl
+    async def guard_input(self, context):
+        if context.step.node_id == "pay":
+            await reach("gates")
+
+    @hookimpl
+    async def guard_output(self, context, output):
+        if context.step.node_id == "pay":
+            await reach("output")
+
+
+class State(TypedDict):
+    log: Annotated[list[str], add]
+
+
+def pay(state):
+    with open(folder / "journal", "a") as journal:
+        journal.write("paid\\n")
+    return {"log": ["paid"]}
+
+
+async def main():
+    limits = {"stages": {"input_guardrails": {"timeout_ms": 100_000}, "output_guardrails": {"timeout_ms": 100_000}}}
+    async with (
+        ReplayLedger(folder / "ledger.db") as ledger,
+        StepRuntime(ledger=ledger, config=limits, plugins={"waiting": Waiting(NoSettings())}) as runtime,
+    ):
+        graph = (
+            StateGraph(State)
+            .add_node("order", lambda state: {"log": ["ordered"]})
+            .add_node("pay", pay, idempotent=False, risk="internal")
+            .add_edge(START, "order")
+            .add_edge("order", "pay")
+            .compile(folder / "graphs.db", runtime=runtime)
+        )
+        result = await graph.ainvoke(None if resume else {}, thread_id="t")
+        print(result["log"], len(result.get("__interrupt__", ())))
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "paid"), [("gates", "['ordered', 'paid'] 0", 1), ("output", "['ordered'] 1", 1)]
+)
+def test_node_that_must_not_run_twice_runs_after_a_death_in_the_gates_and_asks_after_one_behind_them(
+    tmp_path: Path, where: str, told: str, paid: int
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(GATES)
+    process = subprocess.Popen([sys.executable, program, tmp_path, "begin", where])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "reached").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, "resume", where], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == told
+    assert (tmp_path / "journal").read_text().splitlines() == ["paid"] * paid
+
+
 def _killable(journal: Path) -> bool:
     if not journal.exists():
         return False

@@ -11,6 +11,7 @@ import pytest
 
 from meshflow import NodeInput, Policy, ReplayLedger, Status, StepRuntime
 from meshflow.checkpoint.memory import MemoryCheckpoints
+from meshflow.checkpoint.store import CheckpointError
 from meshflow.facts import Confidentiality, Origin, Principal, TaintLabels, TenantScope
 from meshflow.graph.builder import StateGraph
 from meshflow.graph.errors import (
@@ -561,3 +562,55 @@ async def test_node_that_must_not_run_twice_asks_before_it_runs_after_a_crash(
     assert ran == ["paying"]
     await compiled.aupdate_state(None, {"log": ["mended by hand"]}, as_node="pay", thread_id="t")
     assert (await compiled.aget_state(thread_id="t")).next == ()
+
+
+async def test_node_that_must_not_run_twice_asks_when_it_had_completed_and_its_state_was_lost(
+    runtime: StepRuntime, ledger: ReplayLedger, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def paying(state: State) -> dict[str, Any]:
+        ran.append("paid")
+        return {"log": ["paid"]}
+
+    graph = StateGraph(State).add_node("pay", paying, idempotent=False, risk="internal").add_edge(START, "pay")
+    compiled = graph.compile(store, runtime=runtime, interrupt_before=["pay"])
+    await compiled.ainvoke({}, thread_id="t")
+
+    async def full(*arguments: Any, **more: Any) -> None:
+        raise CheckpointError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        for name in ("put", "put_writes"):
+            broken.setattr(type(store), name, full)
+        with pytest.raises(CheckpointError):
+            await compiled.ainvoke(None, thread_id="t")
+    assert await steps(ledger, "t") == [("pay", "commit")], "recorded, and not in the thread"
+    (asked,) = (await compiled.ainvoke(None, thread_id="t"))["__interrupt__"]
+    assert "run it again?" in asked.value["question"]
+    assert ran == ["paid"]
+    await compiled.aupdate_state(None, {"log": ["paid, says the bank"]}, as_node="pay", thread_id="t")
+    assert (await compiled.ainvoke(None, thread_id="t"))["log"] == ["paid, says the bank"]
+    assert ran == ["paid"]
+
+
+async def test_node_that_must_not_run_twice_and_asks_its_own_question_is_not_asked_about(
+    runtime: StepRuntime, store: Any
+) -> None:
+    def paying(state: State) -> dict[str, Any]:
+        return {"log": [interrupt("how much?")]}
+
+    graph = StateGraph(State).add_node("pay", paying, idempotent=False, risk="internal").add_edge(START, "pay")
+    compiled = graph.compile(store, runtime=runtime)
+    assert "__interrupt__" in await compiled.ainvoke({}, thread_id="t")
+    assert (await compiled.ainvoke(Command(resume="5"), thread_id="t"))["log"] == ["5"]
+
+
+async def test_run_that_the_kernel_denies_at_once_is_denied_and_nothing_else(ledger: ReplayLedger, store: Any) -> None:
+    stages = {"identity_verification": "own", "tenant_scoping": "own"}
+    plugins = {"own": ByCredential(NoSettings())}
+    async with StepRuntime(ledger=ledger, config={"stages": stages}, plugins=plugins) as runtime:
+        denied = await line("a").compile(store, runtime=runtime).arun({}, thread_id="t")
+        assert (denied.status, denied.values, denied.ok) == (Status.DENIED, {}, False)
+        assert denied.outcome is not None
+        assert denied.outcome.code == "identity_verification.missing"
