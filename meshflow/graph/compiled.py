@@ -19,7 +19,7 @@ from meshflow.graph.result import GraphResult, result_of
 from meshflow.graph.run import Run
 from meshflow.graph.saving import Saver
 from meshflow.graph.schema import Schema
-from meshflow.graph.settings import RunOptions, Settings, settings_from
+from meshflow.graph.settings import RunOptions, Settings, inside_of, settings_from, settings_inside
 from meshflow.graph.stream import Sink
 from meshflow.graph.task import Task, current_task
 from meshflow.graph.threads import Threads
@@ -196,7 +196,7 @@ class CompiledGraph(Threads):
         """Return the graph as a Mermaid flowchart."""
         return draw_mermaid(self)
 
-    def nested_run(self, task: Task, host: Host) -> Run:
+    def nested_run(self, task: Task, host: Host, settings: Settings | None = None) -> Run:
         """Return a run of this graph inside a node of another one: it shares the thread, the stream and the answers."""
         outer = task.run
         number = task.subgraphs
@@ -205,7 +205,7 @@ class CompiledGraph(Threads):
         saver = None
         if self._checkpointer is not False and outer.saver is not None:
             saver = outer.saver.within(_for(host, self.store or outer.saver.store), "|".join(namespace), self.types)
-        settings = outer.settings.for_subgraph(self)
+        settings = settings or outer.settings.for_subgraph(self)
         mine = host.for_subgraph(self._workers)
         if self.runtime is not None and outer.governor is None:
             raise InvalidRunError(
@@ -229,8 +229,8 @@ class CompiledGraph(Threads):
 
     def _run(self, host: Host, config: Mapping[str, Any] | None, options: Mapping[str, Any], sink: Sink) -> Run:
         task = current_task()
-        if task is not None and "thread_id" not in options:
-            run = self.nested_run(task, host)
+        if task is not None and inside_of(task.run.settings, config, options):
+            run = self.nested_run(task, host, settings_inside(task.run.settings, config, options, self))
             if sink.modes:  # streamed by the node itself
                 run.sink, run.modes = sink, sink.modes
             return run

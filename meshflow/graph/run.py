@@ -85,7 +85,7 @@ class Run:
     def cache_scope(self) -> str:
         """Return what parts the cached results of one tenant and agent from another's."""
         settings = self.settings
-        return "" if self.governor is None else f"{settings.tenant}\x1f{settings.agent_id}\x1f{settings.credential}"
+        return f"{settings.tenant}\x1f{settings.agent_id}\x1f{settings.credential}"
 
     async def ticks(self, given: Any) -> AsyncGenerator[None]:
         """Run; yield when the sink has events. The thread, where there is one, is this run's alone meanwhile."""

@@ -77,6 +77,8 @@ class Settings:
         )
 
 
+_SHARED = ("checkpoint_id", "run_id", "durability", "tenant", "agent_id", "credential", "labels")
+_OWN = ("recursion_limit", "context", "interrupt_before", "interrupt_after", "metadata")
 _KNOWN = tuple(RunOptions.__annotations__)
 _CONFIG = ("configurable", "recursion_limit", "metadata", "run_id", "tags", "max_concurrency", "callbacks", "run_name")
 
@@ -116,6 +118,33 @@ def settings_from(config: Mapping[str, Any] | None, options: Mapping[str, Any], 
         configurable=configurable,
     )
     return settings
+
+
+def inside_of(outer: Settings, config: Mapping[str, Any] | None, options: Mapping[str, Any]) -> bool:
+    """Return whether a graph that a node runs is part of the node's run: it is, unless it is given another thread."""
+    thread_id = ((config or {}).get("configurable") or {}).get("thread_id")
+    return "thread_id" not in options and (thread_id is None or str(thread_id) == outer.thread_id)
+
+
+def settings_inside(
+    outer: Settings, config: Mapping[str, Any] | None, options: Mapping[str, Any], graph: Any
+) -> Settings:
+    """Return what a graph is given that a node runs: the node's own, and what the call says of it."""
+    inherited = outer.for_subgraph(graph)
+    if not config and not options:
+        return inherited
+    said = {name: value for name, value in options.items() if value is not None}
+    for name in _SHARED:
+        if name in said and said[name] != getattr(outer, name):
+            raise InvalidRunError(
+                f"a graph that a node runs shares the run's {name}, so {name}={said[name]!r} changes nothing; leave it "
+                "out, or give a thread_id for a run of its own"
+            )
+    given = settings_from(config, options, graph)
+    chosen = {
+        name: getattr(given, name) for name in _OWN if name in said or (name in _CONFIG and name in (config or {}))
+    }
+    return replace(inherited, **chosen)
 
 
 def _limit(value: Any) -> int:
