@@ -5,7 +5,7 @@ Plain JSON values are plain JSON. What JSON lacks is an object with one key that
 or keys that are no strings, is written as ``{"$dict": [[key, value], ...]}``, so that no value passes for a tag.
 
 A time zone comes back as its offset from UTC. Models (dataclasses, pydantic models, enums) are read back only if their
-class is among those that the reader names: bytes from a store never choose what is imported.
+class is among those that the reader names, or derived from one: bytes from a store never choose what is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -31,6 +31,7 @@ _PLAIN = frozenset({type(None), bool, str, int})
 _EMPTY: Mapping[str, type] = {}
 _INTEGERS = range(-(2**63), 2**64)
 _MAX_DEPTH = 200
+_OF_CLASSES = (b'{"$model":', b'{"$data":', b'{"$enum":')  # inside of a text the quotes are escaped
 
 
 def _clock_text(value: datetime | time) -> str:
@@ -70,6 +71,14 @@ def encode(value: Any) -> bytes:
         return orjson.dumps(written)
     except orjson.JSONEncodeError:  # lone surrogates and whole numbers beyond 64 bits, too rare to look for each time
         return orjson.dumps(_mended(written))
+
+
+def encode_readable(value: Any, types: Mapping[str, type]) -> bytes:
+    """Return the value as bytes; EncodingError too if ``types`` would not read it back: nothing is kept in vain."""
+    data = encode(value)
+    if any(tag in data for tag in _OF_CLASSES):
+        decode(data, types)
+    return data
 
 
 def decode(data: bytes, types: Mapping[str, type] = _EMPTY) -> Any:
@@ -235,13 +244,26 @@ def _untagged(tag: str, held: Any, types: Mapping[str, type]) -> Any:
 
 
 def _class(name: str, types: Mapping[str, type]) -> type:
-    found = types.get(name)
+    """Return the class of a name, among those named and what is derived from them; nothing is imported for it."""
+    found = types.get(name) or next((one for one in _derived(types.values()) if type_name(one) == name), None)
     if found is None:
         raise EncodingError(
             f"a stored value is a {name}, which is not among the classes that may be read back; name it in "
             "compile(types=[...])"
         )
     return found
+
+
+def _derived(classes: Iterable[type]) -> Iterator[type]:
+    waiting: list[type] = list(classes)
+    seen = set(waiting)
+    while waiting:
+        below: list[type] = waiting.pop().__subclasses__()
+        for one in below:
+            if one not in seen:
+                seen.add(one)
+                waiting.append(one)
+                yield one
 
 
 def _data(kind: type, values: Mapping[str, Any]) -> Any:

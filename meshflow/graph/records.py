@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from meshflow.checkpoint.encode import decode, encode
+from meshflow.checkpoint.encode import decode, encode_readable
 from meshflow.checkpoint.store import Saved, Write
 from meshflow.graph.errors import GraphError
 from meshflow.graph.markers import Interrupt, Send
@@ -48,13 +48,13 @@ def output_from_plain(plain: Mapping[str, Any]) -> Output:
     return Output(updates, list(plain["goto"]), [Send(node, arg) for node, arg in plain["sends"]])
 
 
-def result_write(task: Task) -> Write:
+def result_write(task: Task, types: Mapping[str, type]) -> Write:
     """Return what is kept of a task that finished before its superstep did."""
     plain = {"output": output_to_plain(task.output), "labels": task.saved.get("labels")}
-    return Write(task.id, RESULT, 0, encode(plain), path_of(task))
+    return Write(task.id, RESULT, 0, encode_readable(plain, types), path_of(task))
 
 
-def unfinished_write(task: Task, index: int) -> Write:
+def unfinished_write(task: Task, index: int, types: Mapping[str, type]) -> Write:
     """Return what is kept of a task that failed, asks or waits: what is done of it, and what it was told so far."""
     plain = {
         "node": task.node.name,
@@ -66,7 +66,7 @@ def unfinished_write(task: Task, index: int) -> Write:
         "routed": task.routed,
         "saved": task.saved,
     }
-    return Write(task.id, UNFINISHED, index, encode(plain), path_of(task))
+    return Write(task.id, UNFINISHED, index, encode_readable(plain, types), path_of(task))
 
 
 def path_of(task: Task) -> str:

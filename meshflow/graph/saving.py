@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from meshflow.checkpoint.encode import encode
+from meshflow.checkpoint.encode import encode, encode_readable
 from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointStore,
@@ -163,7 +163,7 @@ class Saver:
         if command.resume is not None and not self.prefilled:
             answers = _answers(self.pending, command.resume)
             run.answers.by_id.update(answers)
-            writes.append(Write(RUN, ANSWER, self.pending.run_writes, encode(answers)))
+            writes.append(Write(RUN, ANSWER, self.pending.run_writes, encode_readable(answers, self.types)))
         if command.update is not None or goto:
             nodes = run.graph.nodes
             output = Output(command_updates("the caller's Command", command.update, run.graph.channels), [], [])
@@ -173,7 +173,9 @@ class Saver:
                 elif target != END:
                     output.goto.append(existing("the caller's Command", target, nodes))
             self._apply_command(run, output)
-            writes.append(Write(RUN, COMMAND, self.pending.run_writes, encode(output_to_plain(output))))
+            writes.append(
+                Write(RUN, COMMAND, self.pending.run_writes, encode_readable(output_to_plain(output), self.types))
+            )
         if writes and self.current is not None:
             await self.store.put_writes(self.key, self.current, writes)
 
@@ -219,7 +221,7 @@ class Saver:
         blobs: dict[tuple[str, str], bytes] = {}
         for key in changed:
             try:
-                blobs[key, made] = encode(values[key])
+                blobs[key, made] = encode_readable(values[key], self.types)
             except EncodingError as error:
                 raise EncodingError(str(error), path=f"the state's key {key!r}") from None
         self.versions = {key: version for key, version in self.versions.items() if key in values}
@@ -230,7 +232,7 @@ class Saver:
         metadata = {**run.settings.metadata, "source": source, "step": run.step, "run_id": run.settings.run_id}
         checkpoint = Checkpoint(
             checkpoint_id=made,
-            body=encode(body),
+            body=encode_readable(body, self.types),
             metadata=orjson.dumps(metadata, default=repr),
             parent_id=self.current,
             run_id=run.settings.run_id,
@@ -248,7 +250,7 @@ class Saver:
     async def finished(self, run: Run, task: Task) -> None:
         """Keep what one task of several has done: if the process dies before the others end, it is not done again."""
         if run.settings.durability == "sync" and self.current is not None:
-            await self.store.put_writes(self.key, self.current, [result_write(task)])
+            await self.store.put_writes(self.key, self.current, [result_write(task, self.types)])
             self._written.add(task.id)
 
     async def stopped(self, run: Run, tasks: Sequence[Task]) -> None:
@@ -267,7 +269,9 @@ class Saver:
                 await self.store.put_writes(self.key, self.current, [self._write_of(task) for task in ended])
 
     def _write_of(self, task: Task) -> Write:
-        return result_write(task) if task.finished else unfinished_write(task, self.pending.counts.get(task.id, 0))
+        if task.finished:
+            return result_write(task, self.types)
+        return unfinished_write(task, self.pending.counts.get(task.id, 0), self.types)
 
     async def left(self, run: Run, error: BaseException) -> None:
         """Write what ``durability="exit"`` has held back when a run ends by an error, or is cancelled."""

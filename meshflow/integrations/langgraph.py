@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ class MeshflowSaver(BaseCheckpointSaver[str]):
         self.store = open_store(store)
         self.tenant = tenant
         self._loop = LoopThread()
+        self._newer = itertools.count(time.time_ns())  # a clock may show the same time twice
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that a config names, or its thread's newest."""
@@ -113,7 +115,7 @@ class MeshflowSaver(BaseCheckpointSaver[str]):
         for index, (channel, value) in enumerate(writes):
             payload = channel.encode() + b"\x00" + self._packed(value)
             if channel in WRITES_IDX_MAP:
-                made.append(Write(task_id, _SPECIAL + channel, time.time_ns(), payload, task_path))
+                made.append(Write(task_id, _SPECIAL + channel, next(self._newer), payload, task_path))
             else:
                 made.append(Write(task_id, _WRITE, index, payload, task_path))
         checkpoint_id = get_checkpoint_id(config)

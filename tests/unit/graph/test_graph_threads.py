@@ -346,10 +346,38 @@ def test_class_that_is_not_named_is_not_read_back(store: Any) -> None:
         thing: Any
 
     graph = StateGraph(Loose).add_node("a", lambda state: {}).add_edge(START, "a")
-    graph.compile(store).invoke({"thing": Point(1)}, thread_id="t")
+    graph.compile(store, types=[Point]).invoke({"thing": Point(1)}, thread_id="t")
     with pytest.raises(EncodingError, match=r"Point.*types="):
         graph.compile(store).get_state(thread_id="t")
     assert graph.compile(store, types=[Point]).get_state(thread_id="t").values == {"thing": Point(1)}
+
+
+def test_class_that_could_not_be_read_back_is_not_kept_in_the_first_place(store: Any) -> None:
+    class Loose(TypedDict):
+        thing: Any
+
+    graph = StateGraph(Loose).add_node("a", lambda state: {"thing": Point(2)}).add_edge(START, "a").compile(store)
+    with pytest.raises(EncodingError, match=r"Point.*types="):
+        graph.invoke({"thing": [{"deep": Point(1)}]}, thread_id="t")
+    assert graph.get_state(thread_id="t").values == {}
+    with pytest.raises(EncodingError, match=r"Point.*types="):
+        graph.invoke({"thing": '{"$data":["a.Point",{}]}'}, thread_id="t")
+    assert graph.get_state(thread_id="t").values == {"thing": '{"$data":["a.Point",{}]}'}, "a text is a text"
+
+
+@dataclass
+class Deeper(Point):
+    y: int
+
+
+class Pointed(TypedDict):
+    points: Annotated[list[Point], add]
+
+
+def test_class_derived_from_one_that_the_state_names_comes_back(store: Any) -> None:
+    graph = StateGraph(Pointed).add_node("a", lambda state: {"points": [Deeper(1, 2)]}).add_edge(START, "a")
+    graph.compile(store).invoke({"points": [Point(0)]}, thread_id="t")
+    assert graph.compile(store).get_state(thread_id="t").values == {"points": [Point(0), Deeper(1, 2)]}
 
 
 def test_durability_exit_keeps_the_end_and_every_pause(store: Any) -> None:
