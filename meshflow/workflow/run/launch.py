@@ -21,22 +21,24 @@ from meshflow.workflow.registry import Registry
 from meshflow.workflow.result import NodeResult, NodeStatus, RunStatus, WorkflowResult
 from meshflow.workflow.run.board import Cell, Halt, Trace
 from meshflow.workflow.run.execution import Execution
-from meshflow.workflow.run.memory import LedgerMemory, Memory, NoMemory, memory_of
+from meshflow.workflow.run.memory import START, LedgerMemory, Memory, NoMemory, StepMemo, memory_of
 from meshflow.workflow.run.resolve import definition_digest, resolve
 from meshflow.workflow.run.schedule import ending, waiting
 from meshflow.workflow.run.steps import Call, Done, Run, Stop
 from meshflow.workflow.run.undo import Undo, compensate
+from meshflow.workflow.spec import Node
 
 if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
-START, END = "@start", "@end"
+END = "@end"
 # A run that paused or was cancelled may be gone on with, so what it did stands.
 _UNDONE = (RunStatus.DENIED, RunStatus.FAILED, RunStatus.LIMIT_REACHED)
 # The ledger does not answer, an approval holds no more, or another process goes on with the same run: what is done may
 # stand, and is not for this one to undo.
 _UNCLEAR = ("audit_ledger.", "approval.")
 _SAME = Target(same, "function")
+_FRAME = Node(idempotent=True)  # the first step and the last hand on what they are given
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class _Launched:
             node_id=START, run_id=run.run_id, agent_id=run.agent_id, credential=run.credential, tenant=run.tenant
         )
         asked = await self._runtime.explain(step)
-        if asked.status is not Status.COMPLETED:
+        if asked.status is Status.DENIED:  # what waits for a person is asked of the step itself
             raise Halt(NodeStatus.DENIED, asked.code, asked.reason)
         if self._launch.memory is None:
             run.memory = await memory_of(self._runtime, run.run_id, asked.tenant_id)
@@ -139,18 +141,27 @@ class _Launched:
         run, plan = self._run, self._plan
         step_id = start_id(plan, run.registry)
         if self._launch.resume:
-            if await run.memory.recall(step_id) is None:
+            memo = await run.memory.recall(step_id)
+            if memo is None:
                 raise ConfigError(
                     f"run {run.run_id!r} did not begin with this definition of {shown(plan.name)} ({step_id}); "
                     "go on with the one that it began with",
                     where="resume",
                 )
             self._remembered(run.memory)
-        call = Call(START, step_id, _SAME, self._given, Trace())
+            if memo.status != "completed":
+                self._take_up(memo)
+        call = Call(START, step_id, _SAME, self._given, Trace(), spec=_FRAME)
         done = await run.take(call, self._ends)
         if done.withheld:
             raise LedgerError(f"the input of run {run.run_id!r} {done.withheld}; pass a memory that holds it")
         return done
+
+    def _take_up(self, memo: StepMemo) -> None:
+        """Take the input from the record of a first step that has not completed; nobody gives it a second time."""
+        if memo.given_doubt:
+            raise LedgerError(f"the input of run {self._run.run_id!r} {memo.given_doubt}; begin another run with it")
+        self._given = plain(memo.given)
 
     def _remembered(self, memory: Memory) -> None:
         """Take over what is known of the run as a whole, where it is read from the ledger."""
@@ -210,7 +221,7 @@ class _Launched:
                 halt = wrong
         if halt is None:
             try:
-                call = Call(END, END, _SAME, done.value, done.trace)
+                call = Call(END, END, _SAME, done.value, done.trace, spec=_FRAME)
                 done = await self._run.take(call, self._ends)
             except Halt as refused:
                 halt = refused

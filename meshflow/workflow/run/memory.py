@@ -17,9 +17,15 @@ if TYPE_CHECKING:
     from meshflow.kernel.runtime import StepRuntime
 
 BEGUN = "begun"
-UNDO, WITHIN = "~undo", "~by:"
+START, UNDO, WITHIN = "@start", "~undo", "~by:"
 _STATUS = {"commit": "completed", "reject": "denied", "escalate": "paused", "error": "failed"}
 _CUT_OFF = frozenset({"step.cancelled", "step.interrupted"})
+_DOUBTS = {
+    Doubt.NONE: "",
+    Doubt.REDACTED: "is on record only as it was redacted",
+    Doubt.UNENCODABLE: "had no form that the ledger can keep",
+    Doubt.WITHHELD: "was withheld from the ledger",
+}
 _OUTPUT_STAGE = STAGE_BY_NAME["output_guardrails"].name
 
 
@@ -28,8 +34,8 @@ class StepMemo:
     """How the last attempt at a step ended: completed, denied, failed, paused, or ``begun`` where nobody knows.
 
     ``doubt`` says why ``value`` is not what the step put out, and is empty where it is. ``labels`` are names of an
-    origin and a confidentiality. ``executed`` says that a step which did not complete has had its effect. A memo is
-    JSON, for whoever keeps it.
+    origin and a confidentiality. ``executed`` says that a step which did not complete has had its effect. ``given`` is
+    the input of a run's first step, until that has completed. A memo is JSON, for whoever keeps it.
     """
 
     step_id: str
@@ -46,6 +52,8 @@ class StepMemo:
     origin: str | None = None
     confidentiality: str | None = None
     executed: bool = False
+    given: Any = None
+    given_doubt: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; ``StepMemo(**memo)`` is the way back."""
@@ -126,7 +134,7 @@ class LedgerMemory(NoMemory):
             step_id, attempt = intent["step_id"], intent["attempt"]
             known = memos.get(step_id)
             if known is None or (known.status != "completed" and known.attempt < attempt):
-                memos[step_id] = StepMemo(step_id, BEGUN, attempt, kind=intent["node_kind"])
+                memos[step_id] = StepMemo(step_id, BEGUN, attempt, kind=intent["node_kind"], **_given(intent))
         return cls(memos, spent)
 
     async def recall(self, step_id: str) -> StepMemo | None:
@@ -169,7 +177,17 @@ def _memo(step: Mapping[str, Any]) -> StepMemo:
         origin=origin,
         confidentiality=confidentiality,
         executed=status == "denied" and step["executed"],
+        **({} if status == "completed" else _given(step)),
     )
+
+
+def _given(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the input of a run's first step, and why it may not be what the run was given."""
+    if not step["step_id"].startswith(START):
+        return {}
+    value = step["input_task"]
+    doubt = doubt_of(payload_bytes(value)) if value is not None else Doubt.NONE
+    return {"given": value, "given_doubt": "was erased" if "input" in step["erased"] else _DOUBTS[doubt]}
 
 
 def with_handed(
@@ -193,13 +211,9 @@ def _doubt(step: Mapping[str, Any]) -> str:
         return "was erased"
     value = step["output_content"]
     doubt = doubt_of(payload_bytes(value)) if value is not None else Doubt.NONE
-    if doubt is Doubt.REDACTED:
-        # What the output guardrails masked was put out masked, and is on record as it was put out.
-        replaced = any(one["stage"] == _OUTPUT_STAGE and one["replaced"] and one["enforced"] for one in step["stages"])
-        return "" if replaced else "is on record only as it was redacted"
-    if doubt is Doubt.UNENCODABLE:
-        return "had no form that the ledger can keep"
-    return "was withheld from the ledger" if doubt is Doubt.WITHHELD else ""
+    # What the output guardrails masked was put out masked, and is on record as it was put out.
+    masked = any(one["stage"] == _OUTPUT_STAGE and one["replaced"] and one["enforced"] for one in step["stages"])
+    return "" if doubt is Doubt.REDACTED and masked else _DOUBTS[doubt]
 
 
 def ledger_of(runtime: StepRuntime) -> ReplayLedger:

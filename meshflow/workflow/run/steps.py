@@ -20,7 +20,7 @@ from meshflow.workflow.registry import Registry
 from meshflow.workflow.repeat import repeatable
 from meshflow.workflow.result import NodeResult, NodeStatus
 from meshflow.workflow.run.board import Cell, Halt, Trace
-from meshflow.workflow.run.memory import BEGUN, Memory, StepMemo, with_handed
+from meshflow.workflow.run.memory import BEGUN, START, Memory, StepMemo, with_handed
 from meshflow.workflow.spec import Limits, Node
 from meshflow.workflow.spec.nodes import Retry
 
@@ -349,6 +349,7 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
         origin=origin,
         confidentiality=confidentiality,
         executed=halt is not None and halt.executed,
+        given=call.given.value if halt is not None and call.node_id == START else None,
     )
 
 

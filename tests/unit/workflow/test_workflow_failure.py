@@ -14,6 +14,7 @@ import pytest
 
 from meshflow import ConfigError, LedgerError, Metered, ReplayLedger, StepRuntime, WorkflowDefinition
 from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.policy import Policy
 from meshflow.workflow import LedgerMemory, NodeStatus, RunStatus, StepMemo
 
 
@@ -427,3 +428,30 @@ async def test_a_memory_beside_the_ledger_gives_back_exactly_what_was_put_out(wo
     result = await world.resume(HUMAN, memory=kept)
     assert result.ok
     assert world.called == ["three"]
+
+
+ASKED_AT_START = """package meshflow.policy
+default decision := {"allow": true, "reasons": []}
+decision := {"allow": true, "reasons": [], "escalate": true} if input.node.id == "@start"
+"""
+
+
+async def test_a_run_whose_input_waits_for_a_person_goes_on_with_that_input(world: Any) -> None:
+    """Resumed, the first step once was given nothing: the approval did not fit it, and was for nothing."""
+    text = "nodes:\n  a: {kind: python, call: one}\n"
+    async with StepRuntime(ledger=world.ledger, policy=Policy.from_rego(ASKED_AT_START)) as careful:
+        paused = await world.run(text, {"x": [1, 2]}, runtime=careful)
+        assert (paused.status, paused.named(NodeStatus.PENDING)) == (RunStatus.PAUSED, ("a",))
+        await world.ledger.decide_approval(paused.approvals[0], approve=True, approver="grace")
+        result = await world.resume(text, runtime=careful)
+    assert (result.status, world.calls) == (RunStatus.COMPLETED, [("one", {"x": [1, 2]})])
+
+
+async def test_an_input_that_is_on_record_only_redacted_is_not_gone_on_with(world: Any) -> None:
+    text = "nodes:\n  a: {kind: python, call: one}\n"
+    async with StepRuntime(ledger=world.ledger, policy=Policy.from_rego(ASKED_AT_START)) as careful:
+        paused = await world.run(text, "Mail grace.hopper@example.org, she knows.", runtime=careful)
+        await world.ledger.decide_approval(paused.approvals[0], approve=True, approver="grace")
+        with pytest.raises(LedgerError, match="is on record only as it was redacted"):
+            await world.resume(text, runtime=careful)
+    assert world.calls == []
