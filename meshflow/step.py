@@ -24,6 +24,8 @@ def _nothing() -> Mapping[str, Any]:
 
 NODE_KINDS = ("function", "agent", "model", "tool", "mcp", "http", "human", "subgraph")
 MAX_MICRO_USD = 2**53 - 1
+ACTING_AGENT = "meshflow.acting_agent"
+"""Where the metadata of a step has the name of the agent that acts under another's token."""
 
 
 def to_micro_usd(value: object) -> int:

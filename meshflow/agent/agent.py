@@ -16,7 +16,7 @@ from meshflow.agent.run import USER, AgentRun, labels_from, new_prefix, steps_fr
 from meshflow.agent.traits import ToolTraits, name_of, tool, traits_of
 from meshflow.errors import ConfigError
 from meshflow.facts import TaintLabels
-from meshflow.step import NodeInput, current_step
+from meshflow.step import ACTING_AGENT, NodeInput, current_step
 
 if TYPE_CHECKING:
     from meshflow.agent.stream import AgentStream
@@ -129,17 +129,20 @@ class Agent:
 
         Who asks must be who asked. Calls that had completed are not made again.
         """
-        from meshflow.agent.drive import drive
+        from meshflow.agent.drive import drive, refused
 
         if checkpoint.get("agent") != self.name:
             raise ConfigError(f"the checkpoint is of agent {checkpoint.get('agent')!r}", where=self.name)
         labels = labels_from(checkpoint["labels"])
         run = self._begin(checkpoint["run_id"], credential, tenant, labels, (), checkpoint.get("metadata"), runtime)
-        run.prefix = checkpoint["prefix"]
+        run.prefix, run.principal = checkpoint["prefix"], checkpoint["principal"]
         run.waiting = {step_id: labels_from(one) for step_id, one in checkpoint["waiting"].items()}
         run.steps = steps_from(checkpoint["steps"])
         run.handed, run.held = dict(checkpoint["handed"]), set(checkpoint["held"])
-        return await drive(self, run, None, _history(checkpoint["messages"]), checkpoint)
+        messages = _history(checkpoint["messages"])
+        if await run.is_anothers():
+            return refused(self, run, messages, "agent.other_principal", "the run was begun for another principal")
+        return await drive(self, run, None, messages, checkpoint)
 
     def run_sync(self, prompt: Any = None, **options: Any) -> AgentResult:
         """Run for a blocking caller, on the runtime's own loop; works where a loop already runs."""
@@ -191,12 +194,14 @@ class Agent:
     def _begin(
         self, run_id: Any, credential: Any, tenant: Any, labels: Any, reads: Any, metadata: Any, runtime: Any
     ) -> AgentRun:
-        prefix, outer = new_prefix(self.name), current_step()
-        if outer is not None and run_id is None:
+        prefix, outer, agent_id = new_prefix(self.name), current_step(), self.name
+        if outer is not None and run_id in (None, outer.run_id):
             run_id, labels = outer.run_id, labels or outer.labels
             credential, tenant = credential or outer.step.credential, tenant or outer.step.tenant
+            if outer.principal is not None and outer.principal.verified:  # whose token names another agent
+                agent_id, metadata = outer.principal.agent_id, {**(metadata or {}), ACTING_AGENT: self.name}
         template = NodeInput(
-            node_id=self.name, run_id=run_id or f"run-{prefix}", agent_id=self.name, credential=credential,
+            node_id=self.name, run_id=run_id or f"run-{prefix}", agent_id=agent_id, credential=credential,
             tenant=tenant, metadata=metadata or {},
         )  # fmt: skip
         run = AgentRun(runtime or self._runtime_here(), template, prefix, labels or USER)

@@ -73,6 +73,11 @@ def stopped(agent: Agent, run: AgentRun, error: BaseException, messages: list[Mo
     raise error
 
 
+def refused(agent: Agent, run: AgentRun, messages: list[ModelMessage], code: str, reason: str) -> AgentResult:
+    """Return the result of a run that may not go on; no step was taken."""
+    return _result(agent, run, Status.DENIED, messages, code=code, reason=reason)
+
+
 def _paused(agent: Agent, run: AgentRun, messages: list[ModelMessage], calls: list[str]) -> AgentResult:
     waiting = [step for step in run.steps.values() if step.status is Status.PAUSED]
     kept = ModelMessagesTypeAdapter.dump_python(messages, mode="json")

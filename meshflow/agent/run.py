@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from meshflow.agent.result import AgentStep
-from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.facts import Confidentiality, Origin, Principal, TaintLabels
 from meshflow.ids import new_id
 from meshflow.record import RuntimeOutcome, Status, StepRecord
 from meshflow.step import NodeInput
@@ -49,6 +49,8 @@ class AgentRun:
     """The checkpoints of agents that paused, by the step that handed over to them."""
     held: set[str] = field(default_factory=set)
     """The steps that a mesh's pause kept from running."""
+    principal: dict[str, Any] | None = None
+    """For whom the run goes on, once a step has said so."""
     answers: int = 0
     """How many answers of the model the conversation holds: providers may use the id of a call again."""
     _reads: list[str] = field(default_factory=list)
@@ -89,6 +91,7 @@ class AgentRun:
     def ended(self, outcome: RuntimeOutcome) -> None:
         """Remember how a step ended, and what the next model call will have read."""
         step = AgentStep.of(outcome)
+        self.principal = self.principal or _principal_document(outcome.record.principal)
         if outcome.status is Status.PAUSED and step.approval_id is None and step.step_id in self.steps:
             step = replace(step, approval_id=self.steps[step.step_id].approval_id)  # nobody has decided yet
         self.steps[step.step_id] = step
@@ -115,6 +118,11 @@ class AgentRun:
         """Have every later step carry the labels of a tool that did not complete, yet has its own words read."""
         self.labels = self.labels.join(self._output_labels(outcome))
 
+    async def is_anothers(self) -> bool:
+        """Return whether who goes on with the run is known and is not who began it."""
+        found = _principal_document(await self.runtime.principal_of(self.template))
+        return None not in (found, self.principal) and found != self.principal
+
     def waits(self, step_id: str) -> None:
         """Remember that the agent to which a step handed over waits for a person."""
         self.steps[step_id] = replace(self.steps[step_id], status=Status.PAUSED)
@@ -128,6 +136,7 @@ class AgentRun:
         labels = self.all_labels()
         return {
             "prefix": self.prefix,
+            "principal": self.principal,
             "waiting": {step_id: labels_document(one) for step_id, one in self.waiting.items()},
             "labels": labels_document(labels),
             "handed": self.handed,
@@ -162,6 +171,11 @@ def _input_labels(record: StepRecord) -> TaintLabels:
     if record.origin is None or record.confidentiality is None:
         return TaintLabels(max(Origin), max(Confidentiality))
     return labels_from({"origin": record.origin, "confidentiality": record.confidentiality})
+
+
+def _principal_document(principal: Principal | None) -> dict[str, Any] | None:
+    names = ("subject", "agent_id", "issuer", "verified", "tenant")
+    return {name: getattr(principal, name) for name in names} if principal is not None else None
 
 
 def _step_document(step: AgentStep) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
 from meshflow.kernel.gate import Passage
 from meshflow.record import RuntimeOutcome
-from meshflow.step import Purpose, StepState
+from meshflow.step import Purpose, StepContext, StepState
 
 
-async def tenant_of(core: Core, state: StepState) -> str | None:
-    """Return the tenant that stages 1 and 2 give a step, counting nothing; None where they deny it."""
+async def entry_of(core: Core, state: StepState) -> StepContext | None:
+    """Return a step with the principal and the tenant that stages 1 and 2 give it, counting nothing; None if denied."""
     state.purpose = Purpose.EXPLAIN
     passage = Passage(core.base, state, explaining=True)
     await drive(state.asking, passage.pass_gates(passage.pipeline.entry))
-    return None if passage.denial is not None else passage.context.tenant_id
+    return None if passage.denial is not None else passage.context
 
 
 def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:

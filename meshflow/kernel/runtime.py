@@ -14,7 +14,7 @@ from meshflow.clock import Clock, SystemClock
 from meshflow.config.load import config_from_mapping, load_config
 from meshflow.config.models import Config
 from meshflow.errors import ConfigError
-from meshflow.facts import TaintLabels
+from meshflow.facts import Principal, TaintLabels
 from meshflow.ids import new_id
 from meshflow.kernel import followup
 from meshflow.kernel.core import Core
@@ -27,7 +27,7 @@ from meshflow.loop_thread import LoopThread
 from meshflow.plugin.base import Host, Plugin
 from meshflow.record import RuntimeOutcome
 from meshflow.registry.select import StageChoice
-from meshflow.step import NodeInput, StepState
+from meshflow.step import NodeInput, StepContext, StepState
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -140,10 +140,19 @@ class StepRuntime:
 
     async def tenant_of(self, node_input: NodeInput) -> str | None:
         """Return the tenant that stages 1 and 2 give a step, without counting it; None where they deny it."""
+        entry = await self._entry_of(node_input)
+        return entry.tenant_id if entry is not None else None
+
+    async def principal_of(self, node_input: NodeInput) -> Principal | None:
+        """Return the principal that stage 1 gives a step, without counting it; None where stage 1 or 2 denies it."""
+        entry = await self._entry_of(node_input)
+        return entry.principal if entry is not None else None
+
+    async def _entry_of(self, node_input: NodeInput) -> StepContext | None:
         core = self._core
         if not core.started:
             await self._begin(core)
-        return await followup.tenant_of(core, self._state(core, node_input))
+        return await followup.entry_of(core, self._state(core, node_input))
 
     def labels_of(self, outcome: RuntimeOutcome) -> TaintLabels | None:
         """Return the labels of what a step put out, for the steps that will read it."""

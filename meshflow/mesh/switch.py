@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshflow.errors import ContractError
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.plugin import ComplianceChecker, Decision, Plugin, Settings, StepContext, StepRecord, hookimpl
+from meshflow.step import ACTING_AGENT
 
 Target = tuple[tuple[str, str], ...]
 _CODE = {"kill": "killed", "pause": "paused", "quarantine": "quarantined"}
@@ -78,11 +79,9 @@ class SwitchPlugin(Plugin[SwitchSettings]):
         else:
             self._stops[target] = Stop(entry["code"], entry["reason"], entry["authority"], target)
 
-    def stop_of(self, belongs: Mapping[str, str | None]) -> Stop | None:
+    def stop_of(self, belongs: Mapping[str, Collection[str | None]]) -> Stop | None:
         """Return what stops a step, a kill before a pause; None where nothing does."""
-        found = [
-            stop for stop in self._stops.values() if all(belongs.get(name) == value for name, value in stop.target)
-        ]
+        found = [stop for stop in self._stops.values() if all(value in belongs[name] for name, value in stop.target)]
         return min(found, key=lambda stop: tuple(_CODE).index(stop.code), default=None)
 
     @property
@@ -91,13 +90,16 @@ class SwitchPlugin(Plugin[SwitchSettings]):
         return tuple(self._stops.values())
 
 
-def _belongs(context: StepContext) -> dict[str, str | None]:
-    principal = context.principal
+def _belongs(context: StepContext) -> dict[str, Collection[str | None]]:
+    """Return the names that a stop of a step may have; an agent that acts under another's token has two."""
+    step, principal = context.step, context.principal
+    agent = principal.agent_id if principal is not None else step.agent_id
+    acting = step.metadata.get(ACTING_AGENT) if isinstance(step.metadata, Mapping) else None
     return {
-        "run": context.run_id,
-        "agent": principal.agent_id if principal is not None else context.step.agent_id,
-        "tool": context.step.tool,
-        "tenant": context.tenant_id,
+        "run": (context.run_id,),
+        "agent": (agent, acting),
+        "tool": (step.tool,),
+        "tenant": (context.tenant_id,),
     }
 
 

@@ -13,6 +13,10 @@ from pydantic_ai.usage import RequestUsage
 from meshflow import Policy, ReplayLedger, Status
 from meshflow.agent import Agent, TokenPrice, tool
 from meshflow.errors import ConfigError
+from meshflow.facts import Confidentiality
+from meshflow.ledger import ApprovalRefusedError
+from meshflow.mesh import Mesh
+from tests.promises.conftest import Issuer
 
 Make = Callable[..., Agent]
 
@@ -150,3 +154,90 @@ class TestSetup:
         helper = Agent("helper", model=script().model, tools=[tool(name="wipe")(other)])
         with pytest.raises(ConfigError, match="different tools called 'wipe'"):
             Agent("boss", model=script().model, tools=[helper, wipe])
+
+
+class TestUnderAToken:
+    """Whoever takes a task over acts for whom it was given: the token names one agent, and the metadata who acts."""
+
+    @pytest.fixture
+    def issuer(self) -> Issuer:
+        return Issuer()
+
+    @pytest.fixture
+    def config(self, issuer: Issuer) -> dict[str, Any]:
+        return {"plugins": {"identity": issuer.settings}}
+
+    @pytest.fixture
+    def boss(self, make: Make, script: Any, config: dict[str, Any]) -> Agent:
+        helper = Agent("helper", model=script(calls(("wipe", {"disk": "sda"})), says("wiped it")).model, tools=[wipe])
+        return make(script(calls(ASK), says("all done")), name="boss", tools=[helper], config=config)
+
+    async def test_every_step_is_the_same_principals(self, boss: Agent, issuer: Issuer, ledger: ReplayLedger) -> None:
+        token = issuer.token("t1", agent_id="boss")
+        paused = await boss.run("go", credential=token)
+        assert (paused.status, ran) == (Status.PAUSED, [])
+        await ledger.decide_approval(paused.approvals[0], approve=True, approver="grace")
+        result = await boss.resume(json.loads(json.dumps(paused.checkpoint)), credential=token)
+        assert (result.status, result.output, ran) == (Status.COMPLETED, "all done", ["sda"])
+        steps = await ledger.get_run(result.run_id)
+        who = {(one["principal"]["subject"], one["principal"]["agent_id"], one["tenant_id"]) for one in steps}
+        assert who == {("ada", "boss", "acme")}
+        acting = {one["node_id"]: one["metadata"].get("meshflow.acting_agent") for one in steps}
+        assert acting == {
+            "boss.model": None,
+            "boss.ask_helper": None,
+            "helper.model": "helper",
+            "helper.wipe": "helper",
+        }
+
+    async def test_the_one_whose_task_it_is_may_not_approve_it(
+        self, boss: Agent, issuer: Issuer, ledger: ReplayLedger
+    ) -> None:
+        paused = await boss.run("go", credential=issuer.token("t1", agent_id="boss"))
+        for name in ("Ada", "BOSS"):
+            with pytest.raises(ApprovalRefusedError, match="asked, and may not approve"):
+                await ledger.decide_approval(paused.approvals[0], approve=True, approver=name)
+
+    async def test_another_ones_token_does_not_go_on_with_it(
+        self, boss: Agent, issuer: Issuer, ledger: ReplayLedger
+    ) -> None:
+        paused = await boss.run("go", credential=issuer.token("t1", agent_id="boss"))
+        await ledger.decide_approval(paused.approvals[0], approve=True, approver="grace")
+        assert paused.checkpoint is not None
+        taken = len(await ledger.get_run(paused.run_id))
+        for other in (issuer.token("t2", sub="eve", agent_id="boss"), issuer.token("t3", "globex", agent_id="boss")):
+            stolen = await boss.resume(paused.checkpoint, credential=other)
+            assert (stolen.status, stolen.code) == (Status.DENIED, "agent.other_principal")
+        assert (len(await ledger.get_run(paused.run_id)), ran) == (taken, [])
+
+    async def test_a_name_in_the_metadata_lends_no_identity(
+        self, boss: Agent, issuer: Issuer, ledger: ReplayLedger
+    ) -> None:
+        given = {"meshflow.acting_agent": "auditor"}
+        result = await boss.run("go", credential=issuer.token("t1", agent_id="boss"), metadata=given)
+        steps = await ledger.get_run(result.run_id)
+        assert {one["principal"]["agent_id"] for one in steps} == {"boss"}
+
+    async def test_a_kill_of_the_second_stops_it_under_the_firsts_token(
+        self, script: Any, issuer: Issuer, config: dict[str, Any]
+    ) -> None:
+        helper = Agent("helper", model=script(says("42")).model)
+        boss = Agent("boss", model=script(calls(ASK), says("all done")).model, tools=[helper])
+        async with ReplayLedger(":memory:", key=None) as ledger, Mesh(ledger=ledger, config=config) as mesh:
+            mesh.register(boss)
+            await mesh.kill(agent="helper", reason="stop", authority="ops")
+            result = await mesh.run_agent("boss", "go", credential=issuer.token("t1", agent_id="boss"))
+            ended = {one.node_id: one.code for one in result.steps}
+            assert ended["helper.model"] == "compliance_profile.killed"
+            assert (ended["boss.model"], result.output) == ("", "all done")
+
+
+async def test_a_tenants_own_declaration_labels_what_its_tool_says(make: Make, script: Any) -> None:
+    def look() -> str:
+        return "it"
+
+    tenants = {"acme": {"tools": {"tools": {"look": {"risk": "read_only", "emits": {"confidentiality": "secret"}}}}}}
+    agent = make(script(calls(("look", {})), says("ok")), tools=[look], config={"tenants": tenants})
+    for tenant, level in (("acme", Confidentiality.SECRET), ("globex", Confidentiality.INTERNAL)):
+        result = await agent.run("go", tenant=tenant)
+        assert (result.status, result.labels.confidentiality) == (Status.COMPLETED, level)
