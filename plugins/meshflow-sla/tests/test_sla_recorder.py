@@ -8,6 +8,7 @@ import math
 import random
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -45,6 +46,26 @@ def record(ms: float = 1, **fields: Any) -> StepRecord:
 
 def exact(values: list[float], p: float) -> float:
     return sorted(values)[math.floor(p * (len(values) - 1))]
+
+
+def test_a_series_counts_once_what_is_added_while_another_thread_reads() -> None:
+    series, done = Series(0.01), threading.Event()
+    counts: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            counts.append(series.count)
+            series.percentile_ms(0.5)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(20_000):
+        series.add(1_000_000 + number % 1_000)
+    done.set()
+    reader.join()
+    assert counts == sorted(counts)
+    assert series.count == 20_000
+    assert series.percentile_ms(0.5) == pytest.approx(1.0, rel=0.011)
 
 
 async def test_percentiles_are_within_one_percent() -> None:
