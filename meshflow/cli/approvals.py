@@ -12,7 +12,7 @@ import typer
 
 from meshflow.cli.ledgers import command, shown, with_ledger
 from meshflow.cli.options import Chosen
-from meshflow.cli.output import plain, print_json, print_pairs, print_table, say
+from meshflow.cli.output import line, plain, print_json, print_pairs, print_table, say
 from meshflow.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def decide(
     if not decision["decided"]:
         say(f"{decision['approvals']} of {decision['required']} people have approved; it still waits.")
     elif approve:
-        ids = ("JOB", "--run-id", decision["run_id"], "--resume")
-        say(f"The step runs when its job is run again: {command('run', *ids)}")
+        say(f"The step runs when the job that began run {line(decision['run_id'])} is run again with --resume.")
 
 
 def decision_command(verb: str, approval_id: str, config: Path | None, ledger: str) -> str:

@@ -15,6 +15,7 @@ EXAMPLES = Path(desk_job.__file__).parents[1]
 
 def test_the_script_runs_from_an_empty_folder_to_a_verified_ledger(tmp_path):
     shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("work", "__pycache__"))
+    shutil.copytree(EXAMPLES.parent / "verifier", tmp_path / "verifier", ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "examples" / "desk" / "run.sh"
     done = subprocess.run(
         ["sh", str(script), str(Path(sys.executable).parent)],
@@ -31,4 +32,6 @@ def test_the_script_runs_from_an_empty_folder_to_a_verified_ledger(tmp_path):
     assert " more: meshflow approvals list" in done.stdout
     assert done.stdout.count("every chain holds") == 3
     assert "approved calls carried out   3" in done.stdout
+    assert "\nVERIFIES: " in done.stdout
+    assert "--reason 'checked with the customer' --config examples/desk/meshflow.yaml\n" in done.stdout
     assert (tmp_path / "examples" / "desk" / "work" / "ledger.db").exists()
