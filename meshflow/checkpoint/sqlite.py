@@ -277,8 +277,9 @@ def _threads_of_runs(db: sqlite3.Connection, tenant: str | None, run_ids: Sequen
     for run in run_ids:
         found.update(
             db.execute(
-                "SELECT DISTINCT tenant, thread FROM checkpoints WHERE (?1 IS NULL OR tenant = ?1) AND run = ?2",
-                (tenant, run),
+                "SELECT DISTINCT tenant, thread FROM checkpoints "
+                "WHERE (:tenant IS NULL OR tenant = :tenant) AND run = :run",
+                {"tenant": tenant, "run": run},
             )
         )
     return sorted(found)
