@@ -31,7 +31,7 @@ def test_what_is_asked_is_shown_before_and_after(shell: Shell, waiting: str) -> 
     assert done.code == 0
     assert '"cents": 1200' in done.out
     assert "ada approved it at" in done.out
-    assert "--run-id desk --resume" in done.out
+    assert "when the job that began run desk is run again with --resume" in done.out
     assert shell("approvals", "list").out.strip().endswith("nothing waits for a person")
 
 
