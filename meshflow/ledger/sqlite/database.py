@@ -17,6 +17,7 @@ from meshflow.errors import LedgerError
 from meshflow.ledger.format.findings import Finding, Health
 from meshflow.ledger.sql.database import WRITTEN, Connection, EmptyLedgerError
 from meshflow.ledger.sqlite.health import file_health
+from meshflow.ledger.sqlite.opening import Opening
 from meshflow.ledger.sqlite.schema import explain, open_reader, open_writer
 from meshflow.ledger.sqlite.tables import TABLES, run_script
 
@@ -155,19 +156,31 @@ class SqliteDatabase:
 
     def open_reader(self) -> Connection:
         """Open the file for reading only."""
+        return open_reader(self._found(), self._busy_timeout_ms)
+
+    def _found(self) -> Path:
         if not self._path.exists():
             raise EmptyLedgerError(f"{self.name} is not there yet")
-        return open_reader(self._path, self._busy_timeout_ms)
+        return self._path
 
     async def connect(self, *, scoped: bool = True) -> Connection:
         """Open the file for reading in a thread; a file keeps no tenants apart."""
 
-        def begun() -> Connection:
-            connection = self.open_reader()
-            connection.execute("BEGIN")
+        def begun() -> sqlite3.Connection:
+            connection = open_reader(self._found(), self._busy_timeout_ms)
+            try:
+                connection.execute("BEGIN")
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
-        return await asyncio.to_thread(begun)
+        opening = Opening(begun)
+        try:
+            return await asyncio.to_thread(opening)
+        except BaseException:
+            opening.give_up()
+            raise
 
     async def fetch(self, sql: str, parameters: dict[str, Any]) -> Sequence[Any]:
         """Return the rows of a statement, in the reading connection's thread."""
@@ -181,9 +194,7 @@ class SqliteDatabase:
         if self._reader is None:
             from meshflow.ledger.sqlite.read import Reader  # imports aiosqlite, which only reads need
 
-            if not self._path.exists():
-                raise EmptyLedgerError(f"{self.name} is not there yet")
-            path, timeout = self._path, self._busy_timeout_ms
+            path, timeout = self._found(), self._busy_timeout_ms
             await (reader := Reader(lambda: open_reader(path, timeout)))
             if self._reader is None and not self._closed:
                 self._reader = reader

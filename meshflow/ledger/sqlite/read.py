@@ -9,6 +9,8 @@ from typing import Any, Self, TypeVar
 
 import aiosqlite
 
+from meshflow.ledger.sqlite.opening import Opening
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,8 @@ class Reader(aiosqlite.Connection):
     """
 
     def __init__(self, connector: Callable[[], SqliteConnection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
+        self._opening = Opening(connector)
+        super().__init__(self._opening, iter_chunk_size=64)
         self._stopped: asyncio.Future[Any] | None = None
         thread: Any = getattr(self, "_thread", self)  # in older releases the connection is the thread
         thread.daemon = True
@@ -30,6 +33,7 @@ class Reader(aiosqlite.Connection):
         try:
             yield from super().__await__()
         except BaseException:
+            self._opening.give_up()
             if self._stopped is not None:
                 yield from self._stopped
             raise
