@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meshflow.graph.errors import InvalidRunError
 from meshflow.graph.markers import Send
 from meshflow.graph.nodes import Join, Node
 from meshflow.graph.output import Output
@@ -56,22 +57,33 @@ class Frontier:
         self.names = sorted(following)
         self.sends = sends
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return the frontier as plain values for a checkpoint."""
+    def to_plain(self, joins: Sequence[Join]) -> dict[str, Any]:
+        """Return the frontier as plain values for a checkpoint; joins by their edges: a later graph may have others."""
         return {
             "names": self.names,
             "sends": [[send.node, send.arg] for send in self.sends],
             "deferred": sorted(self.deferred),
-            "arrived": [sorted(one) for one in self.arrived],
+            "arrived": [
+                {"sources": sorted(join.sources), "target": join.target, "come": sorted(come)}
+                for join, come in zip(joins, self.arrived, strict=True)
+                if come
+            ],
         }
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], joins: int) -> Frontier:
-        """Return the frontier that a checkpoint holds; a graph that has more joins by now begins them empty."""
-        frontier = cls(joins)
+    def from_plain(cls, plain: Mapping[str, Any], joins: Sequence[Join]) -> Frontier:
+        """Return the frontier that a checkpoint holds; InvalidRunError if it waits at a join that the graph lacks."""
+        frontier = cls(len(joins))
         frontier.names = list(plain["names"])
         frontier.sends = [Send(node, arg) for node, arg in plain["sends"]]
         frontier.deferred = set(plain["deferred"])
-        for mine, stored in zip(frontier.arrived, plain["arrived"], strict=False):
-            mine.update(stored)
+        places = {(join.target, *sorted(join.sources)): index for index, join in enumerate(joins)}
+        for stored in plain["arrived"]:
+            index = places.get((stored["target"], *stored["sources"]))
+            if index is None:
+                raise InvalidRunError(
+                    f"the thread waits at an edge from {stored['sources']} to {stored['target']!r}, which the graph "
+                    "does not have any more; give it back that edge, or go on from an earlier checkpoint"
+                )
+            frontier.arrived[index].update(stored["come"])
         return frontier

@@ -126,7 +126,8 @@ class Direct:
         finally:
             if sink is not None:
                 sink.wake = None
-            wait([future for future in waiting.values() if not future.cancel()])
+            if waiting:
+                wait([future for future in waiting.values() if not future.cancel()])
 
     def _perform(self, task: Task, ended: SimpleQueue[Task | None]) -> None:
         try:

@@ -16,7 +16,7 @@ from meshflow.ids import id_of
 if TYPE_CHECKING:
     from meshflow.graph.task import Task
 
-VERSION = 1
+VERSION = 2
 RESULT, UNFINISHED, ANSWER, COMMAND, BREAKPOINT = "result", "unfinished", "answer", "command", "breakpoint"
 APPROVAL = "apr-"
 """How the ids of approvals begin; those of questions of ``interrupt`` hold no dash."""

@@ -56,6 +56,7 @@ def result_of(run: Run, error: BaseException | None = None) -> GraphResult:
     else:
         status = Status.PAUSED if run.paused else Status.COMPLETED
     frontier = run.frontier
+    left = run.left if run.left is not None else (*(send.node for send in frontier.sends), *frontier.names)
     values = run.result()
     values.pop("__interrupt__", None)
     return GraphResult(
@@ -64,7 +65,7 @@ def result_of(run: Run, error: BaseException | None = None) -> GraphResult:
         run_id=run.settings.run_id,
         thread_id=run.settings.thread_id,
         interrupts=run.interrupts,
-        next=() if status is Status.COMPLETED else (*(send.node for send in frontier.sends), *frontier.names),
+        next=() if status is Status.COMPLETED else left,
         error=error,
         outcome=outcome,
     )

@@ -44,8 +44,9 @@ class Run:
     """
 
     __slots__ = (
-        "anchor", "answers", "applied", "failure", "frontier", "governor", "graph", "host", "interrupts", "modes",
-        "namespace", "nested_in", "paused", "resuming", "saver", "settings", "sink", "step", "steps_left", "values",
+        "anchor", "answers", "applied", "failure", "frontier", "governor", "graph", "host", "interrupts", "left",
+        "modes", "namespace", "nested_in", "paused", "resuming", "saver", "settings", "sink", "step", "steps_left",
+        "values",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,8 @@ class Run:
         self.paused = False
         self.failure: BaseException | None = None
         self.interrupts: tuple[Interrupt, ...] = ()
+        self.left: tuple[str, ...] | None = None
+        """The nodes of an unfinished superstep that have not finished; None where the frontier says what comes."""
 
     @property
     def cache_scope(self) -> str:
@@ -270,6 +273,7 @@ class Run:
         """Apply a superstep, or notice why it cannot be; True if the run goes on."""
         stopped = [task for task in tasks if not task.finished]
         if stopped:
+            self.left = tuple(task.node.name for task in stopped)
             if self.saver is not None:
                 await self.saver.stopped(self, tasks)
             raise_for(tasks)

@@ -127,7 +127,7 @@ class Saver:
         """Take what a checkpoint holds into the run."""
         body = read_body(saved, self.types)
         run.values = read_values(saved, self.types)
-        run.frontier = Frontier.from_plain(body["frontier"], len(run.graph.joins))
+        run.frontier = Frontier.from_plain(body["frontier"], run.graph.joins)
         for name in [*run.frontier.names, *(send.node for send in run.frontier.sends), *run.frontier.deferred]:
             existing(f"thread {self.key.thread_id!r}", name, {**run.graph.nodes, run.graph.start.name: run.graph.start})
         run.step = body["step"]
@@ -226,7 +226,7 @@ class Saver:
                 raise EncodingError(str(error), path=f"the state's key {key!r}") from None
         self.versions = {key: version for key, version in self.versions.items() if key in values}
         self.versions.update((key, made) for key in changed)
-        body = {"v": VERSION, "step": run.step, "frontier": run.frontier.to_plain(), "ran": self.ran}
+        body = {"v": VERSION, "step": run.step, "frontier": run.frontier.to_plain(run.graph.joins), "ran": self.ran}
         if run.governor is not None:
             body["labels"] = run.governor.provenance.to_plain()
         metadata = {**run.settings.metadata, "source": source, "step": run.step, "run_id": run.settings.run_id}

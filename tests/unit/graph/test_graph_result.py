@@ -47,6 +47,14 @@ def test_completed_failed_and_paused_are_told_apart() -> None:
     assert compiled.run(Command(resume=7), thread_id="t").values == {"n": 7}
 
 
+def test_next_names_what_has_not_finished_and_nothing_else() -> None:
+    graph = one(lambda state: None).add_node("b", lambda state: interrupt("?")).add_edge(START, "b")
+    paused = graph.compile(MemoryCheckpoints()).run({"n": 1}, thread_id="t")
+    assert paused.next == ("b",)
+    failing = one(lambda state: None).add_node("b", lambda state: 1 / 0).add_edge(START, "b")
+    assert failing.compile().run({"n": 1}).next == ("b",)
+
+
 def test_breakpoint_is_a_pause_and_not_an_end() -> None:
     compiled = one(lambda state: {"n": 2}).compile(MemoryCheckpoints(), interrupt_before=["a"])
     paused = compiled.run({"n": 1}, thread_id="t")

@@ -439,3 +439,28 @@ def test_many_threads_share_one_store(store: Any) -> None:
         assert len(await store.threads("default")) == 30
 
     asyncio.run(main())
+
+
+def joining(*joins: tuple[tuple[str, ...], str]) -> StateGraph:
+    graph = line("a", "b")
+    for name in ("c", "d", "e"):
+        graph.add_node(name, saying(name))
+    graph.add_edge(START, "c")
+    for sources, target in joins:
+        graph.add_edge(sources, target)
+    return graph
+
+
+def test_what_a_join_has_seen_stays_with_it_when_a_later_graph_has_others(store: Any) -> None:
+    first = joining((("b", "c"), "d"), (("a", "d"), "e")).compile(store, interrupt_before=["b"])
+    assert first.invoke({}, thread_id="t")["log"] == ["a", "c"]
+    later = joining((("a", "b", "c"), "e"), (("a", "d"), "e"), (("c", "b"), "d")).compile(store)
+    assert later.get_state(thread_id="t").next == ("b",)
+    assert later.invoke(None, thread_id="t")["log"] == ["a", "c", "b", "d", "e"]
+
+
+def test_thread_that_waits_at_a_join_that_is_gone_says_so(store: Any) -> None:
+    first = joining((("b", "c"), "d"), (("a", "d"), "e")).compile(store, interrupt_before=["b"])
+    first.invoke({}, thread_id="t")
+    with pytest.raises(InvalidRunError, match=r"\['b', 'c'\] to 'd'"):
+        joining((("a", "d"), "e"), (("a", "b"), "d")).compile(store).invoke(None, thread_id="t")
