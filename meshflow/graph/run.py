@@ -202,6 +202,7 @@ class Run:
         self.resuming = True
         if isinstance(given, Command):
             await self.saver.take_command(self, given)
+        self.saver.tell_loaded(self)
         if self.settings.interrupt_after and self.saver.ran and not self.saver.passed_breakpoint:
             return not await self._breaks(self.settings.interrupt_after, set(self.saver.ran), "after")
         return True

@@ -73,6 +73,7 @@ class Saver:
         self._held: tuple[str, list[str]] | None = None
         self._written: set[str] = set()
         self._claim: Claim | None = None
+        self._loaded: Checkpoint | None = None
 
     @property
     def passed_breakpoint(self) -> bool:
@@ -109,7 +110,13 @@ class Saver:
             return False
         if self.current != self.newest:
             await self._fork(run, given)
+            self._loaded = None
         return True
+
+    def tell_loaded(self, run: Run) -> None:
+        """Tell of the checkpoint that the run goes on from; one of the past was told of when its branch began."""
+        if self._loaded is not None:
+            tell_checkpoint(run, self._loaded)
 
     async def load(self, run: Run, wanted: str | None) -> bool:
         """Load a checkpoint, or the newest, into the run; False if the thread has none."""
@@ -132,6 +139,7 @@ class Saver:
             existing(f"thread {self.key.thread_id!r}", name, {**run.graph.nodes, run.graph.start.name: run.graph.start})
         run.step = body["step"]
         self.current = run.anchor = saved.checkpoint.checkpoint_id
+        self._loaded = saved.checkpoint
         self.versions = dict(saved.checkpoint.values)
         self.ran = list(body["ran"])
         if run.governor is not None and "labels" in body:

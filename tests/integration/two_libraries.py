@@ -187,7 +187,7 @@ class Session:
         return bool(state.next != ("__start__",))
 
     async def stream(self, given: Any, config: Any) -> Any:
-        modes = ["values", "updates", "custom", "tasks", "debug"]
+        modes = ["values", "updates", "custom", "tasks", "checkpoints", "debug"]
         events: list[Any] = []
         try:
             if self.program.needs_loop:
@@ -205,7 +205,8 @@ class Session:
         by_mode: dict[tuple[str, str], list[Any]] = {}
         for namespace, mode, data in events:
             where = "/".join(part.partition(":")[0] for part in namespace)
-            shown = self.debug(data) if mode == "debug" else self.task(data) if mode == "tasks" else self.plain(data)
+            show = {"debug": self.debug, "tasks": self.task, "checkpoints": self.checkpoint}.get(mode, self.plain)
+            shown = show(data)
             if shown is not None:
                 by_mode.setdefault((where, mode), []).append(shown)
         if self.program.parallel:
@@ -227,10 +228,14 @@ class Session:
             shown["__interrupt__"] = sorted((one.value for one in shown["__interrupt__"]), key=repr)
         return shown
 
+    def checkpoint(self, event: Any) -> Any:
+        """Leave out the one that LangGraph has before each input, and how it came about."""
+        return None if event["next"] == ["__start__"] else (event["values"], sorted(event["next"]))
+
     def debug(self, event: Any) -> Any:
-        """Leave out checkpoints, which are not told of in the same number, and steps of threads, which count them."""
+        """Leave out steps of threads, which count the checkpoint that LangGraph has before each input."""
         if event["type"] == "checkpoint":
-            return None
+            return self.checkpoint(event["payload"])
         step = None if self.program.kept else event["step"]
         return step, event["type"], self.task(event["payload"])
 
