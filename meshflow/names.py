@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt) as far as the category of a character does not say it, and
 # the blank of Braille.
@@ -17,7 +19,8 @@ _BLANK = frozenset(
         ),
     )
 )
-_NOT_SHOWN = frozenset({"Cc", "Cf", "Cn", "Co"})
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
+_CLAIMS = ("email", "name", "preferred_username", "upn", "username")
 
 
 def folded_name(name: str) -> str:
@@ -28,6 +31,12 @@ def folded_name(name: str) -> str:
     # Folding case takes some letters apart and joins others, and what was between two marks may have kept them apart.
     folded = _normal(_normal(_shown(name)).casefold())
     return " ".join(_shown(folded).split())
+
+
+def names_of(subject: str, agent_id: str, claims: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names, folded, under which a principal goes: its own two, and those that its token was kept with."""
+    known = (subject, agent_id, *(claims.get(name) for name in _CLAIMS))
+    return frozenset(folded_name(name) for name in known if isinstance(name, str))
 
 
 def _shown(text: str) -> str:

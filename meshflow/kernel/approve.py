@@ -8,7 +8,7 @@ from meshflow.digest import arguments_digest, new_salt
 from meshflow.facts import Principal
 from meshflow.ids import new_id
 from meshflow.kernel.gate import Passage
-from meshflow.names import folded_name
+from meshflow.names import folded_name, names_of
 from meshflow.record import ApprovalRequest, StageResult
 from meshflow.step import Approval, StepState
 
@@ -98,7 +98,8 @@ def _same_principal(asked: Principal, principal: Principal | None) -> bool:
 
 def _whose_approval(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:
     """Return why those who approved may not, or are too few, by the rules in force now."""
-    asked = {folded_name(approval.principal.subject), folded_name(approval.principal.agent_id)}
+    principal = approval.principal
+    asked = names_of(principal.subject, principal.agent_id, principal.claims)
     people = {folded_name(name): name for name in (*approval.approvers, approval.approver)}
     if theirs := [name for folded, name in people.items() if folded in asked]:
         return "approval.self_approved", f"{theirs[0]} asked for the step and may not approve it"

@@ -13,9 +13,10 @@ from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, s
 from meshflow.ledger.format.payload import payload_bytes, payload_value
 from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
-from meshflow.names import folded_name
+from meshflow.names import folded_name, names_of
 from meshflow.step import Approval
 
+_LONGEST_NAME = 320
 AS_ASKED: Any = object()
 """Stands for the arguments that were asked about."""
 
@@ -79,8 +80,10 @@ async def decide(
     approve, approver, reason = answer.approve, answer.approver, answer.reason
     if not isinstance(approve, bool):
         raise ApprovalRefusedError("answer", f"approve is True or False, not {approve!r}")
-    if not isinstance(approver, str) or not approver.strip():
-        raise ApprovalRefusedError("approver", "a decision needs the name of who decides")
+    if not _is_name(approver):
+        raise ApprovalRefusedError(
+            "approver", f"a decision needs the name of who decides, of at most {_LONGEST_NAME} characters"
+        )
     entry = await _request(store, approval_id, tenant)
     step, now_us = step_dict(entry), clock.now_us()
     if await store.decision(approval_id) is not None:
@@ -114,6 +117,12 @@ async def decide(
         "entry_hash": written.entry_hash, "decided": True, "required": required,
         "approvals": len(votes) + approve,
     }  # fmt: skip
+
+
+def _is_name(approver: object) -> bool:
+    if not isinstance(approver, str) or len(approver) > _LONGEST_NAME or not folded_name(approver):
+        return False
+    return not any("\ud800" <= one <= "\udfff" for one in approver)  # half of a character, which no file keeps
 
 
 def _contents(answer: Answer) -> dict[str, bytes]:
@@ -169,6 +178,8 @@ async def _vote(
     try:
         written = await store.append(seal(fields, _contents(answer)))
     except LedgerConflictError:
+        if len(await _votes(store, entry.run_id, approval_id)) == place:
+            raise  # nobody else did: the run takes no more entries
         raise ApprovalRefusedError("raced", f"somebody else answered {approval_id!r} just now; look again") from None
     return {
         "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": True,
@@ -200,7 +211,7 @@ def _decided(approval_id: str) -> ApprovalRefusedError:
 def _refuse_self(principal: Mapping[str, Any] | None, approver: str, approval_id: str) -> None:
     if principal is None:
         raise ApprovalRefusedError("no_principal", f"approval {approval_id!r}: who asked is not on record any more")
-    if folded_name(approver) in {folded_name(principal["subject"]), folded_name(principal["agent_id"])}:
+    if folded_name(approver) in names_of(principal["subject"], principal["agent_id"], principal["claims"]):
         raise ApprovalRefusedError(
             "self_approval", f"approval {approval_id!r}: {approver!r} asked, and may not approve"
         )

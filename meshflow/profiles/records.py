@@ -11,7 +11,7 @@ from typing import Any, Final
 from meshflow.config.problems import did_you_mean
 from meshflow.ledger.controls import TARGETS
 from meshflow.ledger.retention import AUTHORITY as RETENTION_POLICY
-from meshflow.names import folded_name
+from meshflow.names import folded_name, names_of
 from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.manifest import RecordKind
 from meshflow.profiles.stops import Stops
@@ -196,7 +196,8 @@ class Record:
         agreed = [*self._run.votes.get(approval_id or "", ()), approver]
         if who is ERASED:
             return ERASED
-        asked = {folded_name(str((who or {}).get(name, ""))) for name in ("subject", "agent_id")}
+        who = who or {}
+        asked = names_of(str(who.get("subject", "")), str(who.get("agent_id", "")), who.get("claims") or {})
         if any(one is not ERASED and folded_name(str(one)) in asked for one in agreed):
             return True
         return ERASED if ERASED in agreed else False

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from forgery import look
 
 from meshflow.clock import ManualClock
 from meshflow.digest import arguments_digest
-from meshflow.ledger import ApprovalRefusedError, ReplayLedger
+from meshflow.errors import LedgerConflictError, LedgerError
+from meshflow.facts import Principal
+from meshflow.ledger import ApprovalRefusedError, Intent, ReplayLedger
 from meshflow.record import StepRecord
 
 MakeRecord = Callable[..., StepRecord]
@@ -97,9 +100,60 @@ def test_who_asked_may_not_approve(approver: str, place: object, escalated: Make
     asyncio.run(main())
 
 
-async def test_nobody_may_not_approve(ledger: ReplayLedger, escalated: MakeRecord) -> None:
+@pytest.mark.parametrize("nobody", ["", "  ", "\u200b\u2060", "\x00", "bob\ud800", "b" * 321, None, 7])
+async def test_nobody_may_not_approve(ledger: ReplayLedger, escalated: MakeRecord, nobody: Any) -> None:
     await ledger.write(escalated())
-    assert await refused(ledger, approver="  ") == "approver"
+    assert await refused(ledger, approver=nobody) == "approver"
+
+
+@pytest.mark.parametrize("approver", ["ALICE@example.com", "Alice Liddell", "a.liddell", "ａ.liddell"])
+async def test_who_asked_may_not_approve_under_another_of_their_names(
+    ledger: ReplayLedger, escalated: MakeRecord, approver: str
+) -> None:
+    claims = {"email": "alice@example.com", "name": "Alice  Liddell", "preferred_username": "a.liddell", "age": 7}
+    await ledger.write(escalated(principal=Principal("u-17", "agent-7", claims=claims)))
+    assert await refused(ledger, approver=approver) == "self_approval"
+    assert (await ledger.decide_approval("ap-1", approve=True, approver="bob"))["decided"]
+
+
+async def test_a_run_that_is_closed_takes_no_answer_and_says_so(ledger: ReplayLedger, escalated: MakeRecord) -> None:
+    await ledger.write(escalated(required=2))
+    await ledger.close_run("run-1")
+    for approve in (True, False):
+        with pytest.raises(LedgerConflictError, match="closed"):
+            await ledger.decide_approval("ap-1", approve=approve, approver="bob")
+
+
+async def test_two_steps_under_one_approval_are_decided_by_nobody(ledger: ReplayLedger, escalated: MakeRecord) -> None:
+    await ledger.write(escalated())
+    await ledger.write(escalated(1))
+    with pytest.raises(LedgerError, match="2 steps wait for approval"):
+        await ledger.decide_approval("ap-1", approve=True, approver="bob")
+
+
+async def test_a_decision_knows_the_step_and_what_was_asked(ledger: ReplayLedger, escalated: MakeRecord) -> None:
+    await ledger.write(escalated(node_kind="tool", tool="refund", action="pay"))
+    await ledger.decide_approval("ap-1", approve=True, approver="bob")
+    found = await ledger.find_approval("run-1", "step-0")
+    assert found is not None
+    assert (found.tenant_id, found.node_id, found.node_kind) == ("acme", "node-0", "tool")
+    assert (found.tool, found.action, found.codes) == ("refund", "pay", ("policy_evaluation.review",))
+
+
+async def test_an_output_is_used_when_it_is_out_and_not_by_an_intent(
+    ledger: ReplayLedger, escalated: MakeRecord, record: MakeRecord
+) -> None:
+    await ledger.write(escalated(holds_output=True))
+    await ledger.decide_approval("ap-1", approve=True, approver="bob")
+    intent = Intent(run_id="run-1", step_id="step-0", node_id="node-0", attempt=2, started_us=1, approval_id="ap-1")
+    await ledger.write_intent(intent)  # and whoever wrote it was killed
+    found = await ledger.find_approval("run-1", "step-0")
+    assert found is not None
+    assert (found.used, found.attempt) == (False, 2)
+    await ledger.write(record(attempt=3, executed=False, approval_id="ap-1"))
+    found = await ledger.find_approval("run-1", "step-0")
+    assert found is not None
+    assert found.used
 
 
 async def test_an_expired_request_is_marked_and_refused(
