@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshflow.agent.declare import runtime_config, undeclared
 from meshflow.agent.handover import apart, check_reached, current_call, hand_over_to, reached
-from meshflow.agent.library import need_pydantic_ai
+from meshflow.agent.library import need_pydantic_ai, output_function
 from meshflow.agent.pricing import Pricing, TokenPrice
 from meshflow.agent.result import AgentResult
 from meshflow.agent.run import USER, AgentRun, labels_from, new_prefix, steps_from
@@ -54,6 +54,11 @@ class Agent:
         from pydantic_ai import DeferredToolRequests
         from pydantic_ai.models import infer_model
 
+        if (function := output_function(output_type)) is not None:
+            raise ConfigError(
+                f"{function} would be called with what the model says, and past the gates; make it one of tools=",
+                where=f"{name}: output_type",
+            )
         self.name = name
         self.description = description
         self._model = infer_model(model)

@@ -12,10 +12,10 @@ from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from meshflow.agent.pricing import Pricing
+from meshflow.agent.pricing import Pricing, request_tokens
 from meshflow.agent.reply import GovernedReply, Source
 from meshflow.agent.run import AgentRun, RunStopped
-from meshflow.agent.view import RequestView, response_from, response_view, response_with
+from meshflow.agent.view import RequestView, media_in, response_from, response_view, response_with
 from meshflow.step import Metered, NodeInput
 
 
@@ -81,11 +81,11 @@ class GovernedModel(WrapperModel):
 
     def _step(self, messages: list[ModelMessage], view: RequestView, settings: ModelSettings, ask: Any) -> NodeInput:
         number = sum(isinstance(message, ModelResponse) for message in messages)
-        asked = len(orjson.dumps(view.document, default=str))
+        asked = request_tokens(len(orjson.dumps(view.document, default=str)), media_in(view.document["messages"]))
         return self._run.model_step(
             number, node_id=f"{self._run.template.node_id}.model", action=self.wrapped.model_id, input=view.document,
             handler=ask, estimate_usd=self._pricing.bound(asked, int(settings["max_tokens"])),
-            estimate_tokens=asked // 3 + int(settings["max_tokens"]),
+            estimate_tokens=asked + int(settings["max_tokens"]),
         )  # fmt: skip
 
     def _bounded(self, settings: ModelSettings | None) -> ModelSettings:

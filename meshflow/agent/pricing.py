@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshflow.errors import ConfigError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _PER_MILLION = Decimal(1_000_000)
 _BYTES_PER_TOKEN = 3
 _OVERHEAD_TOKENS = 512
+_PICTURE_TOKENS = 6_000
+"""More than the providers that are known count for one picture."""
+_MEDIA_BYTES_PER_TOKEN = 4
 
 Spent = Callable[[int, int], Decimal | None]
 
@@ -42,6 +45,27 @@ class TokenPrice:
 FREE = TokenPrice(0, 0)
 
 
+def request_tokens(request_bytes: int, media: Iterable[Mapping[str, Any]]) -> int:
+    """Return about how many tokens a request takes at most: three bytes a token, and its media.
+
+    Text of rare scripts can take more than that; the over-run is then recorded, and blocks the next call.
+    """
+    return request_bytes // _BYTES_PER_TOKEN + _media_tokens(media)
+
+
+def _media_tokens(media: Iterable[Mapping[str, Any]]) -> int:
+    """Return about how many tokens media take at most: a picture by count, and what is longer by its bytes.
+
+    What only an address is known of counts as a picture.
+    """
+    total = 0
+    for one in media:
+        size, picture = one.get("bytes"), str(one.get("media_type", "")).startswith("image/")
+        long = size // _MEDIA_BYTES_PER_TOKEN if isinstance(size, int) and not picture else 0
+        total += max(_PICTURE_TOKENS, long)
+    return total
+
+
 class Pricing:
     """Prices the calls of one model. A model whose price nobody knows is a ConfigError, not a call for nothing.
 
@@ -59,12 +83,9 @@ class Pricing:
                     where=where,
                 )
 
-    def bound(self, request_bytes: int, max_tokens: int) -> Decimal:
-        """Return what a call may cost: its request at three bytes a token, and every token of the answer it may have.
-
-        Text of rare scripts can take more tokens than that; the over-run is then recorded, and blocks the next call.
-        """
-        return self._of(request_bytes // _BYTES_PER_TOKEN + _OVERHEAD_TOKENS, max_tokens) or Decimal(0)
+    def bound(self, request_tokens: int, max_tokens: int) -> Decimal:
+        """Return what a call may cost: its request, and every token of the answer it may have."""
+        return self._of(request_tokens + _OVERHEAD_TOKENS, max_tokens) or Decimal(0)
 
     def spent(self, reply: ModelResponse) -> Decimal | None:
         """Return what an answer cost; None where it does not say, and then all that was reserved is spent."""

@@ -7,7 +7,7 @@ holds the contents alone, and what comes back from the gates is put in their pla
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -71,6 +71,16 @@ class RequestView:
             parameters = replace(parameters, instruction_parts=parts)
             messages = [_instructed(message, "\n\n".join(kept)) for message in messages]
         return messages, parameters
+
+
+def media_in(view: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the views of media in what the gates see of a request."""
+    if isinstance(view, Mapping):
+        if view.get("media") not in (None, CachePoint().kind):
+            yield view
+        view = list(view.values())
+    for item in view if isinstance(view, list) else ():
+        yield from media_in(item)
 
 
 def response_view(reply: ModelResponse) -> list[dict[str, Any]]:
@@ -156,7 +166,7 @@ def _content_view(content: Any) -> Any:
         names = ("url", "file_id", "provider_name", "media_type") if not isinstance(content, FileUrl) else ("url",)
         named = {name: getattr(content, name) for name in names if hasattr(content, name)}
         if isinstance(content, BinaryContent):
-            named["digest"] = digest_id(content.data)
+            named |= {"digest": digest_id(content.data), "bytes": len(content.data)}
         return {"media": getattr(content, "kind", ""), **named}  # the kind, since JSON brings another class of it back
     if isinstance(content, list | tuple):
         return [_content_view(item) for item in content]

@@ -190,8 +190,8 @@ class Mesh:
         target = _target(run, agent, tool, tenant)
         await self.ledger.record_control("release", target, reason=reason, authority=authority)
         await self._switch.refresh()
-        if agent:
-            self._denials.clear()
+        for key in [key for key in self._denials if key[1] == agent]:
+            del self._denials[key]
         self._tell(MeshEvent.RELEASED, run_id=run or None, agent_id=agent or None, target=target, reason=reason)
 
     async def _stop(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,20 @@ class Messages:
         return self._inboxes.pop(receiver, [])
 
     async def answer(self, receiver: str, **options: Any) -> list[AgentResult]:
-        """Have an agent run once for each message that has arrived, in the message's run and with its labels."""
+        """Have an agent run once for each message that has arrived, in the message's run and with its labels.
+
+        What a run raises is raised on, and the messages behind it stay in the inbox.
+        """
         agent, results = self._known(receiver), []
-        for message in self.read(receiver):
-            given = {"run_id": message.run_id, "reads": (message.step_id,), **options}
-            results.append(await agent.run(message.content, runtime=self._runtime, **given))
+        waiting = deque(self.read(receiver))
+        try:
+            while waiting:
+                message = waiting.popleft()
+                given = {"run_id": message.run_id, "reads": (message.step_id,), **options}
+                results.append(await agent.run(message.content, runtime=self._runtime, **given))
+        finally:
+            if waiting:
+                self._inboxes[receiver] = [*waiting, *self._inboxes.get(receiver, [])]
         return results
 
 

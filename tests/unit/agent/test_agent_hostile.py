@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from pydantic_ai.exceptions import ModelRetry
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.messages import BinaryContent, ImageUrl, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOutput
 
 from meshflow import NodeInput, ReplayLedger, Status
-from meshflow.agent import Agent, tool
+from meshflow.agent import Agent, TokenPrice, tool
 from meshflow.agent.pricing import Pricing
 from meshflow.errors import ConfigError
 
@@ -132,3 +134,51 @@ async def test_a_tool_may_take_steps_of_its_own_and_run_sync_works_inside_a_loop
 
     agent = make(script(calls(("deeper", {})), says("done")), tools=[deeper])
     assert agent.run_sync("go").output == "done"
+
+
+def pay(cents: int) -> str:
+    raise AssertionError("it ran")
+
+
+class Payer:
+    def pay(self, cents: int) -> str:
+        raise AssertionError("it ran")
+
+
+@pytest.mark.parametrize(
+    "output_type",
+    [
+        pay, [str, pay], Payer().pay, partial(pay), ToolOutput(pay), [ToolOutput(pay), str], TextOutput(str.upper),
+        NativeOutput([pay]), PromptedOutput([pay, pay]), lambda cents: cents,
+    ],
+)  # fmt: skip
+def test_a_function_that_would_run_past_the_gates_is_no_output_type(output_type: Any) -> None:
+    with pytest.raises(ConfigError, match="past the gates"):
+        Agent("bot", model=TestModel(), output_type=output_type)
+
+
+@pytest.mark.parametrize("output_type", [str, int, list[int], int | str, [int, str], ToolOutput(int), TokenPrice])
+def test_a_type_is_an_output_type(output_type: Any) -> None:
+    assert Agent("bot", model=TestModel(), output_type=output_type).name == "bot"
+
+
+class TestPicturesCost:
+    """A reservation covers the pictures that a request carries."""
+
+    async def run(self, make: Make, prompt: Any, usd: str) -> Any:
+        config = {"limits": {"caps": [{"name": "run", "per": ["run"], "usd": usd}]}}
+        agent = make(TestModel(custom_output_text="a cat"), config=config, price=TokenPrice(1, 1), max_tokens=100)
+        return await agent.run(prompt)
+
+    async def test_a_request_that_could_cost_more_than_the_cap_is_not_sent(self, make: Make) -> None:
+        picture = BinaryContent(b"png", media_type="image/png")
+        assert (await self.run(make, "what is this?", "0.005")).ok
+        for media in (picture, ImageUrl("https://example.com/cat.png"), BinaryContent(b"x", media_type="audio/wav")):
+            result = await self.run(make, ["what is this?", media], "0.005")
+            assert (result.status, result.code) == (Status.DENIED, "budget_check.exhausted")
+        assert (await self.run(make, ["what is this?", picture], "0.01")).ok
+
+    async def test_what_is_long_costs_by_its_length(self, make: Make) -> None:
+        book = BinaryContent(b"x" * 400_000, media_type="application/pdf")
+        assert not (await self.run(make, ["summarise", book], "0.09")).ok
+        assert (await self.run(make, ["summarise", book], "0.11")).ok

@@ -182,6 +182,23 @@ class TestMessages:
         (result,) = await mesh.messages.answer("bob")
         assert (result.output, result.run_id) == ("heard: hello", "run-1")
 
+    async def test_a_run_that_breaks_off_leaves_the_messages_behind_it(self, make: Make) -> None:
+        mesh, asked = make(), []
+
+        def answer(messages: Any, info: Any) -> ModelResponse:
+            asked.append(messages[-1].parts[-1].content)
+            return ModelResponse([TextPart("ok")])
+
+        for name in ("ann", "bob"):
+            mesh.register(Agent(name, model=FunctionModel(answer)))
+        for text in ("one", "two", "three"):
+            await mesh.messages.send("ann", "bob", text)
+        with pytest.raises(TypeError):
+            await mesh.messages.answer("bob", no_such_option=1)
+        await mesh.messages.send("ann", "bob", "four")
+        assert [result.ok for result in await mesh.messages.answer("bob")] == [True] * 3
+        assert asked == ["two", "three", "four"]
+
 
 async def test_live_and_past_runs_can_be_asked_for(make: Make) -> None:
     mesh = make()
