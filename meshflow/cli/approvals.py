@@ -14,8 +14,10 @@ from meshflow.cli.ledgers import command, shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import line, plain, print_json, print_pairs, print_table, say
 from meshflow.errors import LedgerError
+from meshflow.names import folded_name
 
 if TYPE_CHECKING:
+    from meshflow.config.models import ApprovalsConfig
     from meshflow.ledger import ReplayLedger
 
 
@@ -62,11 +64,14 @@ def decide(
 ) -> None:  # fmt: skip
     """Record a decision, and print what was asked and what was answered."""
     name = approver if approver is not None else _os_user()
+    rules = options.load().approvals
     edited = {"edited": _arguments(edit)} if edit is not None else {}
 
     async def write(ledger: ReplayLedger) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         waiting = await ledger.pending_approvals(tenant=tenant)
         asked = next((one for one in waiting if one["approval_id"] == approval_id), None)
+        if approve and asked is not None:
+            _insist_on_named(rules, asked, name)
         decision = await ledger.decide_approval(
             approval_id, approve=approve, approver=name, reason=reason, tenant=tenant, **edited
         )
@@ -83,6 +88,13 @@ def decide(
         say(f"{decision['approvals']} of {decision['required']} people have approved; it still waits.")
     elif approve:
         say(f"The step runs when the job that began run {line(decision['run_id'])} is run again with --resume.")
+
+
+def _insist_on_named(rules: ApprovalsConfig, asked: Mapping[str, Any], name: str) -> None:
+    """Refuse an approval that would spoil the others': the runtime takes none from somebody who is not named."""
+    _, approvers = rules.terms(asked["tool"], asked["tenant_id"])
+    if approvers and folded_name(name) not in map(folded_name, approvers):
+        raise LedgerError(f"{name!r} is none of those whom approvals.approvers names for this step")
 
 
 def decision_command(verb: str, approval_id: str, config: Path | None, ledger: str) -> str:

@@ -91,3 +91,10 @@ def test_an_unknown_id_is_refused(shell: Shell, ledger: Path, verb: str) -> None
 def test_another_tenant_cannot_decide(shell: Shell, waiting: str) -> None:
     assert shell("approvals", "approve", waiting, "--as", "ada", "--tenant", "globex").code == 4
     assert shell("approvals", "approve", waiting, "--as", "ada", "--tenant", "default").code == 0
+
+
+def test_somebody_who_is_not_named_cannot_spoil_an_approval(shell: Shell, waiting: str, ledger: Path) -> None:
+    path = shell.write("meshflow.yaml", f'ledger: {{path: "{ledger}"}}\napprovals: {{approvers: [Ada, grace]}}\n')
+    done = shell("approvals", "approve", waiting, "--as", "mallory", "--config", str(path))
+    assert (done.code, "none of those whom approvals.approvers names" in done.err) == (4, True)
+    assert shell("approvals", "approve", waiting, "--as", "ada", "--config", str(path)).code == 0
