@@ -74,6 +74,25 @@ async def test_a_share_of_the_steps_is_asked_about_and_always_the_same(config: d
     assert all(outcome.ok for outcome in none)
 
 
+TOOLS = 'package meshflow.tools\n\ndecision := {"allow": input.node.id != "odd"}\n'
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_an_entry_point_that_one_of_both_lacks_is_a_disagreement(
+    config: dict[str, Any], tmp_path: Path, lost: bool
+) -> None:
+    for name in ("now", "next"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "p.rego").write_text(HEAD + 'decision := {"allow": true}\n')
+    (tmp_path / ("now" if lost else "next") / "t.rego").write_text(TOOLS)
+    config["plugins"] = {"rego": {"bundle": str(tmp_path / "now")}, "candidate": {"bundle": str(tmp_path / "next")}}
+    config["stages"] |= {"tool_permission": {"also_shadow": ["candidate"]}}
+    _, shadows = await run(config, 8)
+    kinds = {"allow to abstain": 6, "deny to abstain": 2} if lost else {"abstain to allow": 6, "abstain to deny": 2}
+    assert shadows["candidate at tool_permission"]["kinds"] == kinds
+    assert shadows["candidate at policy_evaluation"]["disagreed"] == 0
+
+
 async def test_a_policy_given_to_the_runtime_is_not_the_candidates(config: dict[str, Any], tmp_path: Path) -> None:
     del config["plugins"]["rego"]
     _, shadows = await run(config, 4, policy=str(tmp_path / "now.rego"))

@@ -42,7 +42,8 @@ class CandidatePlugin(RegoPlugin):
             return None
         decision = await super()._decide(context, entry, output)
         if decision is None:
-            return None
+            # Said aloud: a bundle that has lost an entry point would let through what the one in force denies there.
+            return Decision.abstain(f"the bundle lacks {entry.rule}", evidence={INSTEAD_OF: "rego"})
         return Decision(
             decision.effect, decision.code, decision.reason, obligations=decision.obligations,
             evidence={**decision.evidence, INSTEAD_OF: "rego"},

@@ -30,20 +30,22 @@ def comparisons(results: Iterable[StageResult]) -> Iterator[Comparison]:
     """Yield what the shadows of a step said beside what was enforced.
 
     A shadow whose evidence names a plugin that it stands ``instead_of`` is compared with that one's answer, any other
-    with the strongest of its stage. What abstains is compared with nothing.
+    with the strongest of its stage. What abstains is compared only where it says whom it would have left alone, and where
+    that one did not abstain as well.
     """
     results = tuple(results)
     for shadow in results:
-        if shadow.enforced or shadow.effect is _ABSTAIN:
-            continue
         other = shadow.evidence.get("instead_of")
+        if shadow.enforced or (shadow.effect is _ABSTAIN and other is None):
+            continue
         effects = [
             one.effect
             for one in results
             if one.enforced and one.stage == shadow.stage and (other is None or one.plugin.partition("@")[0] == other)
         ]
-        if effects:
-            yield Comparison(shadow.stage, shadow.plugin, max(effects, key=_STRENGTH.__getitem__), shadow.effect)
+        strongest = max(effects, key=_STRENGTH.__getitem__, default=_ABSTAIN)
+        if effects and (shadow.effect, strongest) != (_ABSTAIN, _ABSTAIN):
+            yield Comparison(shadow.stage, shadow.plugin, strongest, shadow.effect)
 
 
 class Shadows:
