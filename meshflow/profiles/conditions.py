@@ -21,7 +21,7 @@ class _Erased(Enum):
 
 
 ERASED: Final = _Erased.ERASED
-"""Stands for a value that was erased: neither there nor absent."""
+"""Stands for a value that was erased, or withheld from the record: neither there nor absent."""
 
 
 class Fields(Protocol):

@@ -95,7 +95,7 @@ def _foundation(report: Mapping[str, Any]) -> Iterator[str]:
 def _control(control: Mapping[str, Any]) -> Iterator[str]:
     state, counts = control["status"], control["counts"]
     gone = counts["undecidable"]
-    unsure = f"; beyond judgement, since something was erased: {gone:,}" if gone else ""
+    unsure = f"; beyond judgement, since something was erased or withheld: {gone:,}" if gone else ""
     yield (
         f'<section class="control {state}">\n<h3><span class="state">{_STATES[state]}</span> '
         f"<code>{text(control['id'])}</code> {text(control['title'])}</h3>\n<p>{text(control['how'])}</p>\n"

@@ -136,11 +136,11 @@ class Record:
         self._outcome = outcome
 
     def value(self, field: str) -> Any:
-        """Return a field's value, None where there is none, ERASED where it is gone."""
+        """Return a field's value, None where there is none, ERASED where it is gone or was never let in."""
         area, dot, rest = field.partition(".")
         if not dot:
             return self._plain(field)
-        if area in _ERASABLE and _ERASABLE[area] in self.entry["erased"]:
+        if area in _ERASABLE and (_ERASABLE[area] in self.entry["erased"] or self._withheld(_ERASABLE[area])):
             return ERASED
         if area == "principal":
             return (self.entry["principal"] or {}).get(rest)
@@ -168,7 +168,7 @@ class Record:
         if field == "age_days":
             return (self._now_us - self.entry["started_us"]) / DAY_US
         if field in ("plain_address", "input_keys"):
-            if "input" in self.entry["erased"]:
+            if "input" in self.entry["erased"] or self._withheld("input"):
                 return ERASED
             look = _keys_of if field == "input_keys" else _holds_plain_address
             return look(self.entry["input_task"])
@@ -179,6 +179,14 @@ class Record:
         if field == "outcome":
             return ERASED if self._outcome == "open" else self._outcome
         return self.entry.get(field)
+
+    def _withheld(self, payload: str) -> bool:
+        """Return whether a payload could not be scanned, or encoded, so that the ledger has no more than its type."""
+        if payload == "results":
+            evidence = (result["evidence"] for result in self.entry["stages"])
+            return self.entry["redaction"] == "withheld" and not any(evidence)
+        value = self.entry["input_task" if payload == "input" else payload]
+        return isinstance(value, Mapping) and not _NO_VALUE.isdisjoint(value)
 
     def _approval(self, part: str) -> Any:
         approval_id = self.entry.get("approval_id")
@@ -314,6 +322,7 @@ def _keys_of(root: Any) -> list[str]:
     return sorted(found)
 
 
+_NO_VALUE = frozenset({"meshflow:withheld", "meshflow:unencodable"})
 _KEPT_FOR_GOOD = ("run_id", "step_id", "node_id", "tool", "action")
 _EMAIL = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")
 _PLAIN = ("http://", "ftp://", "ws://", "telnet://", "ldap://", "smtp://")

@@ -115,7 +115,7 @@ def _why(query: Query, state: str, condition: Compiled, record: Fields) -> str:
     failing = dict.fromkeys(condition.failing(record))
     if state == "undecidable":
         gone = [name for name in failing if record.value(name) is ERASED]
-        return f"erased: {', '.join(gone or failing)}"
+        return f"{'erased' if record.value('erased.any') else 'withheld'}: {', '.join(gone or failing)}"
     return "; ".join(f"{name} is {_shown(name, record.value(name))}" for name in failing)
 
 

@@ -15,7 +15,8 @@ def step(**more: Any) -> dict[str, Any]:
     principal = {"subject": "ana", "agent_id": "desk"}
     return {
         "kind": "step", "seq": 1, "run_id": "r", "tenant_id": "acme", "tool": "mail", "started_us": 50, "stages": [],
-        "erased": [], "principal": principal, "approval_request": None, "approval_id": None, **more,
+        "erased": [], "redaction": "stage", "metadata": {}, "input_task": {},
+        "principal": principal, "approval_request": None, "approval_id": None, **more,
     }  # fmt: skip
 
 
@@ -73,3 +74,22 @@ def test_a_step_is_stopped_by_the_strongest_entry_in_force_when_it_began(
 ) -> None:
     record = Record(step(started_us=at, **changes), RunFacts(Stops(STOPS)), "p", {}, 0)
     assert record.value("stopped_by") is code if code is ERASED else record.value("stopped_by") == code
+
+
+WITHHELD = {"meshflow:withheld": {"type": "dict", "cause": "timeout"}}
+
+
+@pytest.mark.parametrize("field", ["metadata.purpose", "entities.any", "evidence.policy_evaluation.rules",
+                                   "profile.active", "input_keys", "plain_address"])  # fmt: skip
+def test_what_redaction_withheld_shows_nothing_either_way(field: str) -> None:
+    stage = {"stage": "policy_evaluation", "plugin": "rego", "effect": "allow", "enforced": True, "evidence": {}}
+    withheld = step(redaction="withheld", metadata=WITHHELD, input_task=WITHHELD, stages=[stage])
+    assert Record(withheld, RunFacts(), "p", {}, 0).value(field) is ERASED
+    assert Record(step(stages=[stage]), RunFacts(), "p", {}, 0).value(field) is not ERASED
+
+
+def test_evidence_that_is_there_counts_where_the_input_alone_was_withheld() -> None:
+    stage = {"stage": "policy_evaluation", "plugin": "rego", "effect": "allow", "enforced": True, "evidence": {"x": 1}}
+    record = Record(step(redaction="withheld", input_task=WITHHELD, stages=[stage]), RunFacts(), "p", {}, 0)
+    assert record.value("evidence.policy_evaluation.x") == 1
+    assert record.value("input_keys") is ERASED

@@ -30,8 +30,7 @@ def comparisons(results: Iterable[StageResult]) -> Iterator[Comparison]:
     """Yield what the shadows of a step said beside what was enforced.
 
     A shadow whose evidence names a plugin that it stands ``instead_of`` is compared with that one's answer, any other
-    with the strongest of its stage. What abstains is compared only where it says whom it would have left alone, and where
-    that one did not abstain as well.
+    with the strongest of its stage. What abstains is compared only where it names one, which did not abstain as well.
     """
     results = tuple(results)
     for shadow in results:
