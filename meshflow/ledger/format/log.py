@@ -8,11 +8,10 @@ full tile yet is found in the entries (level 0) or in the roots of the full tile
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import sha256
 from typing import NamedTuple
 
 from meshflow.errors import LedgerError
-from meshflow.ledger.format.merkle import Frontier, complete_root
+from meshflow.ledger.format.merkle import Frontier, complete_root, complete_rows
 
 TILE = 256
 _BITS = 8
@@ -108,8 +107,4 @@ class Nodes:
 
     def _tree(self, tier: int, position: int) -> list[list[bytes]]:
         """Return every complete node in a tile, full or not, row by row."""
-        rows = [self._recall(tier, position * TILE, (position + 1) * TILE)]
-        while len(rows[-1]) > 1:
-            pairs = iter(rows[-1][: len(rows[-1]) // 2 * 2])
-            rows.append([sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)])
-        return rows
+        return complete_rows(self._recall(tier, position * TILE, (position + 1) * TILE))

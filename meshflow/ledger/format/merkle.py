@@ -29,13 +29,20 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def complete_rows(hashes: Sequence[bytes]) -> list[list[bytes]]:
+    """Return every complete node over neighbouring hashes, row by row from themselves up."""
+    rows = [list(hashes)]
+    while len(rows[-1]) > 1:
+        pairs = iter(rows[-1][: len(rows[-1]) // 2 * 2])
+        rows.append([sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)])
+    return rows
+
+
 def complete_root(hashes: Sequence[bytes]) -> bytes:
     """Return the root over a power of two of neighbouring hashes."""
-    level = list(hashes)
-    while len(level) > 1:
-        pairs = iter(level)
-        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-    return level[0]
+    if len(hashes).bit_count() != 1:
+        raise ValueError(f"{len(hashes)} hashes are no power of two")
+    return complete_rows(hashes)[-1][0]
 
 
 class Frontier:

@@ -64,9 +64,14 @@ class Opener:
             yield (*row[:-7], *payload, None, None, None, None)
 
 
+def encrypts(connection: Connection) -> bool:
+    """Say whether any payload is encrypted."""
+    return connection.execute("SELECT 1 FROM payloads WHERE key_id IS NOT NULL LIMIT 1").fetchone() is not None
+
+
 def suited(connection: Connection, sql: str) -> str:
     """Return a statement without its join for keys where nothing is encrypted, which a long read feels."""
-    if connection.execute("SELECT 1 FROM payloads WHERE key_id IS NOT NULL LIMIT 1").fetchone() is not None:
+    if encrypts(connection):
         return sql
     return sql.replace(PAYLOAD, _IN_THE_CLEAR).replace(KEY, "")
 

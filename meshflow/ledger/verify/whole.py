@@ -23,7 +23,8 @@ from meshflow.ledger.verify.worker import Here, Worker
 
 Progress = Callable[[int, int], None]
 
-_RANGE = 65_536
+_LEAST, _MOST = 2**16, 2**20
+_RANGES_EACH = 4
 _ALONE = 100_000
 _SIGNATURES = 1_000
 _IMPLIED = {
@@ -111,6 +112,7 @@ class _Tasks:
         self._origin = log.origin
         self._size = max(log.size, log.last_id)
         self._layers = sorted(layers)
+        self._range = _LEAST
 
     def _starts(self, connection: Connection, findings: list[Finding]) -> list[int]:
         """Return where ranges with entries begin, so that one entry moved far away makes nobody count up to it."""
@@ -119,15 +121,18 @@ class _Tasks:
             findings.append(Finding("places", f"{outside} entries lie before the first place of the ledger"))
         starts, after = [], 0
         while row := connection.execute("SELECT id FROM entries WHERE id > ? ORDER BY id LIMIT 1", (after,)).fetchone():
-            start = (row[0] - 1) // _RANGE * _RANGE
+            start = (row[0] - 1) // self._range * self._range
             if start != after:
                 findings.append(Finding("places", f"the ledger lacks places {after + 1} to {start}"))
             starts.append(start)
-            after = start + _RANGE
+            after = start + self._range
         return starts
 
     def run(self, connection: Connection, count: int, findings: list[Finding], progress: Progress | None) -> int:
         """Check all ranges; add what is found and return how many payloads could not be opened."""
+        # Long ranges, since every run is looked up anew in each; so many that nobody works alone for long.
+        while self._range < min(_MOST, self._size // (_RANGES_EACH * count)):
+            self._range *= 2
         starts = self._starts(connection, findings)
         workers: SimpleQueue[Worker | Here] = SimpleQueue()
         made: list[Worker | Here] = []
@@ -139,7 +144,7 @@ class _Tasks:
             def check(start: int) -> dict[str, Any]:
                 worker = workers.get()
                 try:
-                    return worker.check_range(self._origin, start, min(start + _RANGE, self._size), self._layers)
+                    return worker.check_range(self._origin, start, min(start + self._range, self._size), self._layers)
                 finally:
                     workers.put(worker)
 
@@ -149,7 +154,7 @@ class _Tasks:
                     findings += [Finding(*finding) for finding in answer["findings"]]
                     sealed += answer["sealed"]
                     if progress is not None:
-                        progress(min(start + _RANGE, self._size), self._size)
+                        progress(min(start + self._range, self._size), self._size)
             return sealed
         finally:
             for worker in made:

@@ -201,7 +201,7 @@ ATTACKS: dict[str, tuple[Attack, str, tuple[str, int] | None]] = {
     ),
     "edit a salt": (sql(f"UPDATE payloads SET salt = zeroblob(16) WHERE id = {ID} * 16"), "commitments", ("run-2", 3)),
     "payload as text": (
-        sql(f"UPDATE payloads SET data = CAST(data AS TEXT) WHERE id = {ID} * 16"), "columns", ("run-2", 3),
+        sql(f"UPDATE payloads SET data = CAST(data AS TEXT) WHERE id = {ID} * 16"), "commitments", ("run-2", 3),
     ),
     "invent a payload": (
         sql(f"INSERT INTO payloads SELECT {ID} * 16 + 9, salt, data, NULL FROM payloads LIMIT 1"),
