@@ -15,7 +15,9 @@ bytes, so it needs no length; which field a commitment covers is said by the bod
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 
 ENTRY_TAG = b"meshflow/entry/v1\x00"
 GENESIS_TAG = b"meshflow/genesis/v1\x00"
@@ -25,7 +27,7 @@ _COPIED = 4_096
 """Below this a copy of the payload costs less than a second call."""
 
 _LENGTH = struct.Struct(">Q").pack
-_SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
+SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
 
 
 def genesis_hash(run_id: str) -> bytes:
@@ -49,7 +51,13 @@ def next_hash(head: bytes, seq: int, prev_hash: bytes, body: bytes) -> bytes:
     """Return the hash of an entry of the run with that head; ValueError unless ``prev_hash`` has 32 bytes."""
     if len(prev_hash) != 32:
         raise ValueError(f"prev_hash has {len(prev_hash)} bytes, not 32")
-    return sha256(head + _SEQ_AND_PREV(seq, 32, prev_hash, len(body)) + body).digest()
+    return sha256(head + SEQ_AND_PREV(seq, 32, prev_hash, len(body)) + body).digest()
+
+
+def entry_hashes(run_id: str) -> Callable[[], Any]:
+    """Return what begins the hash of each entry of a run, for many of them: then come ``SEQ_AND_PREV`` and the body."""
+    begin: Callable[[], Any] = sha256(run_head(run_id)).copy
+    return begin
 
 
 def commitment(salt: bytes, payload: bytes) -> str:

@@ -94,12 +94,7 @@ class Nodes:
             return self._known[level, index]
         height = level % _BITS
         tier, start, count = level // _BITS, index << height, 1 << height
-        key = (tier, start // TILE)
-        if key not in self._levels:
-            if len(self._levels) >= _KEPT:
-                del self._levels[next(iter(self._levels))]
-            self._levels[key] = self._tree(tier, start // TILE)
-        rows = self._levels[key]
+        rows = self._tree(tier, start // TILE)
         place = (start % TILE) >> height
         if height >= len(rows) or place >= len(rows[height]):
             raise LedgerError(f"the log lacks hash {start + count - 1} of level {tier}; verify the ledger")
@@ -107,4 +102,13 @@ class Nodes:
 
     def _tree(self, tier: int, position: int) -> list[list[bytes]]:
         """Return every complete node in a tile, full or not, row by row."""
-        return complete_rows(self._recall(tier, position * TILE, (position + 1) * TILE))
+        key = (tier, position)
+        if key not in self._levels:
+            if len(self._levels) >= _KEPT:
+                del self._levels[next(iter(self._levels))]
+            self._levels[key] = complete_rows(self._recall(tier, position * TILE, (position + 1) * TILE))
+        return self._levels[key]
+
+    def leaves(self, position: int) -> list[bytes]:
+        """Return the leaf hashes in a tile, full or not."""
+        return self._tree(0, position)[0]

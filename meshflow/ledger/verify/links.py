@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any
 
-from meshflow.ledger.format.chain import ENTRY_TAG, genesis_hash
+from meshflow.ledger.format.chain import SEQ_AND_PREV, entry_hashes, genesis_hash
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.verify.found import FORM, Found, Row
 
 _RUNS_KEPT = 20_000
-_SEQ_AND_PREV = struct.Struct(">QQ32sQ").pack
 
 
 class Links:
@@ -36,9 +34,8 @@ class Links:
                     self._found.at("chain", row, f"entry {state[0]} is missing, or a place is taken twice")
                 if prev != state[1]:
                     self._found.at("chain", row, "prev_hash is not the hash of the entry before")
-                # As ``entry_hash`` has it. Begun once for each run, and no body is copied to stand behind the rest.
                 hashed = state[2]()
-                hashed.update(_SEQ_AND_PREV(seq, 32, prev, len(body)))
+                hashed.update(SEQ_AND_PREV(seq, 32, prev, len(body)))
                 hashed.update(body)
                 if hashed.digest() != digest:
                     self._found.at("chain", row, "entry_hash is not the hash of the entry")
@@ -52,8 +49,7 @@ class Links:
         if len(self._runs) >= _RUNS_KEPT:
             del self._runs[next(iter(self._runs))]
         entry_id, run_id, seq = row[:3]
-        name = run_id.encode()
-        state = [0, genesis_hash(run_id), sha256(ENTRY_TAG + len(name).to_bytes(8, "big") + name).copy]
+        state = [0, genesis_hash(run_id), entry_hashes(run_id)]
         if seq != 0:
             before = self._connection.execute(
                 "SELECT id, entry_hash FROM entries WHERE run_id = ? AND seq = ?", (run_id, seq - 1)

@@ -148,8 +148,7 @@ class LogCheck:
     def _load(self, position: int) -> None:
         """Take up the tile of a position once its first leaf leads to the root."""
         tile = position // TILE
-        stop = min((tile + 1) * TILE, self._covered)
-        leaves = [self._nodes(0, place) for place in range(tile * TILE, stop)]
+        leaves = self._nodes.leaves(tile)[: self._covered - tile * TILE]
         # Both the proof and these leaves come from the tile's hashes, so one leaf's path vouches for all.
         path = inclusion_proof(self._nodes, position, self._covered)
         self._tile, self._leaves = tile, leaves

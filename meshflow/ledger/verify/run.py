@@ -8,30 +8,29 @@ database. The result says in ``not_checked`` what was not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
-from meshflow.ledger.format.entry import COLUMNS, FIELDS, UNBOUND, columns_of, document_of
+from meshflow.ledger.format.chain import SEQ_AND_PREV, entry_hashes, genesis_hash
+from meshflow.ledger.format.entry import COLUMNS, FIELD_NUMBER, UNBOUND, columns_of, document_of
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.format.notes import Verifier
 from meshflow.ledger.outside import Held
-from meshflow.ledger.shredding import LockedError
-from meshflow.ledger.sql.database import Connection, stream
+from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
-from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, suited
+from meshflow.ledger.sql.payloads import Opener
 from meshflow.ledger.sql.totals import RunTotals
 from meshflow.ledger.verify.log import LogCheck
+from meshflow.ledger.verify.payloads import GONE, LOCKED, Digests
 
 CHECKED = ("chain", "columns", "commitments", "erasures", "keys", "places", "run_index")
 NOT_CHECKED = ("anchor", "witness", "other_runs")
 _MAX_ERRORS = 1_000
-_LOCKED: tuple[Any, Any] = (None, None)
-_SHREDDED: tuple[Any, Any] = (None, 0)
+_PAGE = 256
 _PAYLOADS = (
-    f"SELECT e.id, e.seq, {PAYLOAD} FROM entries e "  # noqa: S608 - constants
-    f"JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 {KEY} "
-    "WHERE e.run_id = ? ORDER BY e.seq, e.id, p.id"
+    "FROM entries e JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
+    "WHERE e.run_id = ? AND e.seq BETWEEN ? AND ?"
 )
 
 
@@ -90,6 +89,8 @@ class _Check:
         self._steps = 0
         self._count = 0
         self._previous = genesis_hash(run_id)
+        self._begin_hash = entry_hashes(run_id)
+        self._digests = Digests(connection, opener)
         self._last_id = 0
         self._keys: set[tuple[Any, ...]] = set()
         self._totals = RunTotals(run_id)
@@ -115,26 +116,42 @@ class _Check:
 
     def _own(self) -> list[Finding]:
         """Check the run's own entries and return what is wrong with them."""
-        rows = stream(
-            self._connection,
+        rows = self._connection.execute(
             f"SELECT id, seq, step_index, {', '.join(COLUMNS)}, prev_hash, entry_hash, body FROM entries "  # noqa: S608
             "WHERE run_id = ? ORDER BY seq, id",
             (self._run_id,),
         )
-        payloads = _Payloads(self._connection, self._opener, self._run_id)
-        for row in rows:
-            self._entry(row, payloads.of(row[0], row[1]))
+        while page := rows.fetchmany(_PAGE):
+            self._read_payloads(page[0][1], page[-1][1])
+            for row in page:
+                self._entry(row)
+            self._stray_payloads(page)
             if len(self._findings) >= _MAX_ERRORS:
-                break
-        else:
-            self._at_end()
+                return self._findings
+        self._at_end()
         return self._findings
+
+    def _read_payloads(self, first: Any, last: Any) -> None:
+        """Digest the payloads of a page of entries, and forget those before."""
+        self._digests.held.clear()
+        rows = self._connection.execute(self._digests.select(_PAYLOADS), (self._run_id, first, last))
+        while some := rows.fetchmany(_PAGE):
+            self._digests.add(some)
+
+    def _stray_payloads(self, page: Sequence[Any]) -> None:
+        """Report the payloads of a page that nobody has asked for."""
+        if self._digests.held:
+            entries = {row[0]: row for row in page}
+            for payload_id in sorted(self._digests.held):
+                entry_id, number = divmod(payload_id, 16)
+                if row := entries.get(entry_id):  # two entries in one place may be on two pages
+                    self._say("commitments", row[1], row[4], f"payload number {number} is there without a commitment")
 
     def _say(self, layer: str, seq: object, step_id: object, problem: str) -> None:
         self._findings.append(Finding(layer, problem, self._run_id, seq, step_id))
 
-    def _entry(self, row: tuple[Any, ...], payloads: Mapping[int, tuple[Any, Any]]) -> None:
-        entry_id, seq, index, *columns, prev, digest, body = row
+    def _entry(self, row: tuple[Any, ...]) -> None:
+        entry_id, seq, index, columns, (prev, digest, body) = *row[:3], row[3:-3], row[-3:]
         step_id, before = columns[1], len(self._findings)
         if seq != self._count:
             self._say("chain", seq, step_id, f"entry {self._count} is missing, or a place is taken twice")
@@ -153,54 +170,61 @@ class _Check:
             self._say("columns", seq, step_id, "its body is not a JSON object")
             return
         try:
-            self._against_body(seq, columns, document)
-            self._against_payloads(seq, step_id, document, payloads)
-            self._follow(seq, index, columns, document)
+            wanted = columns_of(document)
+            self._against_body(seq, columns, wanted, document)
+            self._against_payloads(entry_id, seq, step_id, document)
+            self._follow(seq, index, columns, wanted, document)
         except (TypeError, ValueError, AttributeError, KeyError):
             self._say("columns", seq, step_id, "its body does not have the form of an entry")
         if columns[0] == "step" and self._tenant in (None, columns[3]) and len(self._findings) == before:
             self._steps += 1
 
     def _hash_holds(self, seq: Any, prev: Any, digest: Any, body: Any) -> bool:
-        if not (isinstance(prev, bytes) and len(prev) == 32 and isinstance(body, bytes)):
+        try:
+            hashed = self._begin_hash()
+            hashed.update(SEQ_AND_PREV(seq, 32, prev, len(body)))
+            hashed.update(body)
+        except (struct.error, TypeError):
             return False
-        return type(seq) is int and seq >= 0 and bool(entry_hash(self._run_id, seq, prev, body) == digest)
+        return bool(hashed.digest() == digest) and len(prev) == 32
 
-    def _against_body(self, seq: Any, columns: list[Any], document: dict[str, Any]) -> None:
+    def _against_body(
+        self, seq: Any, columns: tuple[Any, ...], wanted: tuple[Any, ...], document: dict[str, Any]
+    ) -> None:
         if document.get("run_id") != self._run_id:
             self._say("columns", seq, columns[1], "its body belongs to another run")
-        for name, column, wanted in zip(COLUMNS, columns, columns_of(document), strict=True):
-            # Types too, since SQLite would keep 1.0 or "1" where the body says 1.
-            if column != wanted or type(column) is not type(wanted):
-                self._say("columns", seq, columns[1], f"column {name} does not say what the body says")
+        # Types too, since SQLite would keep 1.0 or "1" where the body says 1.
+        if columns != wanted or list(map(type, columns)) != list(map(type, wanted)):
+            for name, column, value in zip(COLUMNS, columns, wanted, strict=True):
+                if column != value or type(column) is not type(value):
+                    self._say("columns", seq, columns[1], f"column {name} does not say what the body says")
 
-    def _against_payloads(
-        self, seq: Any, step_id: Any, document: dict[str, Any], payloads: Mapping[int, tuple[Any, Any]]
-    ) -> None:
-        commitments = document.get("commitments", {})
-        for name, committed in commitments.items():
-            stored = payloads.get(FIELDS.index(name)) if name in FIELDS else None
-            if stored is None or stored is _SHREDDED:
+    def _against_payloads(self, entry_id: int, seq: Any, step_id: Any, document: dict[str, Any]) -> None:
+        for name, committed in document.get("commitments", {}).items():
+            number = FIELD_NUMBER.get(name)
+            digest = self._digests.held.pop(entry_id * 16 + number, GONE) if number is not None else GONE
+            if digest == committed:
+                continue
+            if digest is GONE:
                 self._missing[seq, name] = str(step_id)
-            elif stored is _LOCKED:
+            elif digest is LOCKED:
                 self._sealed += 1
-            elif not _kept(stored, committed):
+            else:
                 self._say("commitments", seq, step_id, f"payload {name} is not what was committed to")
-        for number in payloads:
-            if number >= len(FIELDS) or FIELDS[number] not in commitments:
-                self._say("commitments", seq, step_id, f"payload number {number} is there without a commitment")
 
-    def _follow(self, seq: Any, index: Any, columns: list[Any], document: dict[str, Any]) -> None:
+    def _follow(
+        self, seq: Any, index: Any, columns: tuple[Any, ...], wanted: tuple[Any, ...], document: dict[str, Any]
+    ) -> None:
         """Check what the entry means for the run: its key, its tenant, erasures and the close."""
         kind, step_id, attempt = columns[:3]
         key = (step_id, attempt, kind)
         if key in self._keys:
             self._say("keys", seq, step_id, f"a second {kind} entry of attempt {attempt}")
         self._keys.add(key)
-        self._totals.add(seq, columns_of(document), document)
-        wanted = self._next_step if kind == "step" else None
-        if index != wanted or type(index) is not type(wanted):
-            self._say("places", seq, step_id, f"its step index is {index}, not {wanted}")
+        self._totals.add(seq, wanted, document)
+        place = self._next_step if kind == "step" else None
+        if index != place or type(index) is not type(place):
+            self._say("places", seq, step_id, f"its step index is {index}, not {place}")
         self._next_step += kind == "step"
         if kind == "fork":
             self._fork(seq, document)
@@ -249,33 +273,3 @@ class _Check:
         if count != last or first != 1:
             problem = f"the ledger has {count} entries in {last} places: entries of some run are gone"
             self._findings.append(Finding("places", problem))
-
-
-class _Payloads:
-    """The payloads of a run, read along with its entries in the same order."""
-
-    def __init__(self, connection: Connection, opener: Opener, run_id: str) -> None:
-        self._opener = opener
-        self._rows: Iterator[Any] = stream(connection, suited(connection, _PAYLOADS), (run_id,))
-        self._ahead = next(self._rows, None)
-
-    def of(self, entry_id: int, seq: Any) -> dict[int, tuple[Any, Any]]:
-        found: dict[int, tuple[Any, Any]] = {}
-        while self._ahead is not None and self._ahead[0] == entry_id and self._ahead[1] == seq:
-            payload_id, salt, data, key_id = self._ahead[2:6]
-            found[payload_id % 16] = (salt, data) if key_id is None else self._open(self._ahead[2:])
-            self._ahead = next(self._rows, None)
-        return found
-
-    def _open(self, payload: Sequence[Any]) -> tuple[Any, Any]:
-        try:
-            return self._opener.open(*payload) or _SHREDDED
-        except LockedError:
-            return _LOCKED
-
-
-def _kept(stored: tuple[Any, Any], committed: Any) -> bool:
-    salt, data = stored
-    return (
-        isinstance(salt, bytes) and len(salt) == 16 and isinstance(data, bytes) and commitment(salt, data) == committed
-    )
