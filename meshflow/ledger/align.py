@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 Pair = tuple[int, int]
 # A key that comes more often than this is tried at this many places, so that time stays linear.
 _PLACES = 8
 
 
-def pair_up(
-    nodes_a: Sequence[str], deeds_a: Sequence[Hashable], nodes_b: Sequence[str], deeds_b: Sequence[Hashable]
-) -> list[Pair]:
+class Deeds(Protocol):
+    """What each step did, by its place; asked for where it matters alone."""
+
+    def __getitem__(self, place: int, /) -> Hashable: ...
+
+
+def pair_up(nodes_a: Sequence[str], deeds_a: Deeds, nodes_b: Sequence[str], deeds_b: Deeds) -> list[Pair]:
     """Return which step of A belongs to which of B, as places in order of A.
 
     ``deeds`` says what each step did. A node that ran as often in both is paired time for time. Where it ran more often

@@ -104,8 +104,16 @@ class _Comparison:
         self.pairs = pair_up(a.nodes, a.deeds(), b.nodes, b.deeds())
         self.differing: list[Pair] = []
         self.undecidable: list[dict[str, Any]] = []
+        digests_a, digests_b, size = bytes(a.digests), bytes(b.digests), len(a.digest(0))
         for pair in self.pairs:
-            self._judge(pair)
+            i, j = pair
+            if (
+                a.ends[i] != b.ends[j]
+                or digests_a[i * size : i * size + size] != digests_b[j * size : j * size + size]
+                or a.doubts[i]
+                or b.doubts[j]
+            ):
+                self._judge(pair)
 
     def _judge(self, pair: Pair) -> None:
         i, j = pair

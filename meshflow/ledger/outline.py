@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from hashlib import blake2b
+from hashlib import sha256
 
 from meshflow.ledger.format.payload import UNENCODABLE
 
-_DIGEST_BYTES = 16
+_DIGEST_BYTES = 32
 _NO_DIGEST = bytes(_DIGEST_BYTES)
 _WITHHELD = b'"meshflow:withheld"'
 _OPAQUE = f'"{UNENCODABLE}":{{'.encode()
@@ -53,7 +54,7 @@ def is_digest(data: bytes) -> bool:
 class Outline:
     """The steps of a run in order, those that a fork inherits first; ``inherited`` says how many those are.
 
-    ``ends`` are (verdict, code), each kept once; ``digests`` hold 16 bytes and ``doubts`` one byte a step.
+    ``ends`` are (verdict, code), each kept once; ``digests`` hold 32 bytes and ``doubts`` one byte a step.
     """
 
     run_id: str
@@ -76,26 +77,31 @@ class Outline:
         output: bytes | None, erased: bool,
     ) -> None:  # fmt: skip
         """Add the next step: ``end`` is its verdict and code, ``output`` its payload's bytes, if it has one."""
-        self.indexes.append(step_index)
-        self.nodes.append(self._nodes.setdefault(node_id, node_id))
-        self.ends.append(self._ends.setdefault(end, end))
-        self.costs.append(cost_micro_usd)
-        self.tokens.append(tokens)
-        if output is None:
-            self.digests += _NO_DIGEST
-            self.doubts.append(Doubt.ERASED if erased else Doubt.NONE)
-        else:
-            self.digests += blake2b(output, digest_size=_DIGEST_BYTES).digest()
-            self.doubts.append(doubt_of(output))
+        self.extend([step_index], [node_id], [end], [cost_micro_usd], [tokens], [output], [erased])
+
+    def extend(
+        self, indexes: Sequence[int], nodes: Sequence[str], ends: Sequence[tuple[str, str]], costs: Sequence[int],
+        tokens: Sequence[int], outputs: Sequence[bytes | None], erased: Sequence[bool],
+    ) -> None:  # fmt: skip
+        """Add the next steps, in columns."""
+        self.indexes.extend(indexes)
+        self.nodes += map(self._nodes.setdefault, nodes, nodes)
+        self.ends += map(self._ends.setdefault, ends, ends)
+        self.costs.extend(costs)
+        self.tokens.extend(tokens)
+        self.digests += b"".join([_NO_DIGEST if data is None else sha256(data).digest() for data in outputs])
+        self.doubts += bytes([
+            doubt_of(data) if data is not None else Doubt.ERASED if gone else Doubt.NONE
+            for data, gone in zip(outputs, erased, strict=True)
+        ])  # fmt: skip
 
     def digest(self, place: int) -> bytes:
         """Return the digest of a step's output; nothing is ever verified by it."""
         return bytes(self.digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES])
 
-    def deeds(self) -> list[int]:
-        """Return for each step a number that tells apart what steps did: their end and their output."""
-        digests = memoryview(bytes(self.digests))
-        return [hash((end, digests[at * _DIGEST_BYTES : (at + 1) * _DIGEST_BYTES])) for at, end in enumerate(self.ends)]
+    def deeds(self) -> Deeds:
+        """Return for each step what tells apart what steps did: their end and their output."""
+        return Deeds(self)
 
     def own_cost(self) -> int:
         """Return what the run itself spent, in micro-USD."""
@@ -104,3 +110,13 @@ class Outline:
     def own_tokens(self) -> int:
         """Return the tokens that the run itself used."""
         return sum(self.tokens[self.inherited :])
+
+
+class Deeds:
+    """What the steps of an outline did, found when it is asked for: most comparisons ask for little of it."""
+
+    def __init__(self, outline: Outline) -> None:
+        self._outline = outline
+
+    def __getitem__(self, place: int, /) -> Hashable:
+        return self._outline.ends[place], self._outline.digest(place)

@@ -17,10 +17,11 @@ from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.database import Connection, Database, groups, stream
 from meshflow.ledger.sql.erase import VISIBLE, WAS_DELETED
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments
-from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, grouped, suited
+from meshflow.ledger.sql.payloads import KEY, PAYLOAD, Opener, encrypts, grouped
 
 T = TypeVar("T")
 _PAGE = 256
+_LONG_PAGE = 2_048
 _SCOPE = "(:tenant IS NULL OR e.tenant_id = :tenant)"
 _OUTPUT = FIELD_NUMBER["output"]
 _OUTLINE = (
@@ -114,15 +115,21 @@ def _outline(run_id: str, tenant: str | None, opener: Opener, connection: Connec
     known = "SELECT 1 FROM runs WHERE run_id = :run AND (:tenant IS NULL OR tenant_id = :tenant)"
     if connection.execute(known, {"run": run_id, "tenant": tenant}).fetchone() is None:
         return None
-    outline, sql = Outline(run_id), suited(connection, _OUTLINE)
+    outline, encrypted = Outline(run_id), encrypts(connection)
+    sql = _OUTLINE if encrypted else _OUTLINE.replace(PAYLOAD, "p.data").replace(KEY, "")
     for part in _parts(connection, run_id):
         if part.run_id == run_id:
             outline.inherited = len(outline)
-        parameters = {"run": part.run_id, "start": part.start, "stop": part.stop, "tenant": tenant}
-        rows = opener.open_rows(stream(connection, sql, parameters))
-        for index, node, verdict, code, cost, tokens, body, _, _, output, _, _, _, _ in rows:
-            erased = output is None and (body is None or _COMMITS_TO_OUTPUT in body)
-            outline.add(index, node, (verdict, code), cost, tokens, output, erased)
+        rows = connection.execute(sql, {"run": part.run_id, "start": part.start, "stop": part.stop, "tenant": tenant})
+        while page := rows.fetchmany(_LONG_PAGE):
+            if encrypted:
+                page = [(*row[:7], row[9]) for row in opener.open_rows(page)]
+            indexes, nodes, verdicts, codes, costs, tokens, bodies, outputs = zip(*page, strict=True)
+            erased = [
+                output is None and (body is None or _COMMITS_TO_OUTPUT in body)
+                for body, output in zip(bodies, outputs, strict=True)
+            ]
+            outline.extend(indexes, nodes, list(zip(verdicts, codes, strict=True)), costs, tokens, outputs, erased)
     return outline
 
 
