@@ -22,12 +22,19 @@ PARTS = (
     "graph",
     "workflow",
 )
+LONG = ("postgres_large",)
+"""What is measured only when it is named."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts that were named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=sys.modules[__name__].__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"among {', '.join(PARTS)}; all if none")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*PARTS, *LONG, []],
+        help=f"{', '.join(PARTS)}; all these if none; {', '.join(LONG)}",
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test: too few rounds for the figures to count")
     options = parser.parse_args(arguments)
     rows: list[Row] = []

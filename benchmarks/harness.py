@@ -59,6 +59,12 @@ def at_most(
     return Row(what, measured, unit, baseline, baseline_is, ratio, bound, judged <= most)
 
 
+def at_least(what: str, measured: float, unit: str, least: float, baseline: float, baseline_is: str) -> Row:
+    """Return a row whose measured value, as a multiple of its baseline, has a lower bound."""
+    ratio = measured / baseline
+    return Row(what, measured, unit, baseline, baseline_is, ratio, f">= {least:g}", ratio >= least)
+
+
 def beside(what: str, measured: float, unit: str, baseline: float, baseline_is: str) -> Row:
     """Return a row without a target, for a share or a comparison."""
     return Row(what, measured, unit, baseline, baseline_is, measured / baseline if baseline else None)

@@ -18,8 +18,8 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks.harness import Row, at_most, beside, folder, in_turn
-from benchmarks.ledger import record
+from benchmarks.harness import Row, at_least, at_most, beside, folder, in_turn
+from benchmarks.records import record
 from meshflow import ReplayLedger
 from meshflow.ledger.sql.database import WRITTEN
 from tests.servers import PostgresServer, owned_database, postgres_server
@@ -86,7 +86,7 @@ async def _bare(server: PostgresServer, count: int) -> Bare:
 async def rows(quick: bool) -> list[Row]:
     """Measure writing, then reading from what was written."""
     rounds, single = (1, 8) if quick else (9, 64)
-    with folder() as path, _away(path), postgres_server(fsync="on", full_page_writes="on") as server:
+    with folder() as path, away(path), postgres_server(fsync="on", full_page_writes="on") as server:
         owned_database(server)
         async with ReplayLedger(server.url("ledgers", "owner", schema="bench")) as ledger:
             numbers = counter()
@@ -116,8 +116,8 @@ async def rows(quick: bool) -> list[Row]:
             verified = await _verified(ledger)
     floor = "executemany of the same rows"
     return [
-        _at_least(f"PostgreSQL, {AT_ONCE} waiters: records", rate["group"], "/s", 8, 1 / alone.wall, "one waiter"),
-        _at_least(f"PostgreSQL, {AT_ONCE} waiters: records", rate["group"], "/s", 0.5, rate["executemany"], floor),
+        at_least(f"PostgreSQL, {AT_ONCE} waiters: records", rate["group"], "/s", 8, 1 / alone.wall, "one waiter"),
+        at_least(f"PostgreSQL, {AT_ONCE} waiters: records", rate["group"], "/s", 0.5, rate["executemany"], floor),
         beside(f"PostgreSQL, {AT_ONCE} waiters: records", rate["group"], "/s", rate["copy"], "COPY of the same rows"),
         beside(
             "PostgreSQL: CPU of this process a record", spent["group"].cpu * 1e6, "us",
@@ -153,13 +153,8 @@ async def _verified(ledger: ReplayLedger) -> float:
     return float(result["entries"] / (time.perf_counter() - began))
 
 
-def _at_least(what: str, measured: float, unit: str, least: float, baseline: float, baseline_is: str) -> Row:
-    ratio = measured / baseline
-    return Row(what, measured, unit, baseline, baseline_is, ratio, f">= {least:g}", ratio >= least)
-
-
 @contextmanager
-def _away(path: Path) -> Any:
+def away(path: Path) -> Any:
     """Work in a folder, where the signing key comes to lie."""
     before = Path.cwd()
     os.chdir(path)
