@@ -71,6 +71,26 @@ async def test_connections_that_were_ended_are_replaced_unnoticed(
     await whole(ledger, 5)
 
 
+async def test_whoever_reads_may_pause_longer_than_whoever_writes(
+    ledger: ReplayLedger, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where other processes verify ranges, or the reader of a long export takes its time."""
+    monkeypatch.setattr("meshflow.ledger.postgres.database._IDLE_IN_TRANSACTION_MS", 100)
+    await ledger.write(step(0))
+    async with ReplayLedger(postgres_url) as other:
+        connection = await other._store._connected(scoped=False)  # type: ignore[attr-defined]
+
+        def read() -> list[Any]:
+            found = []
+            for pause in (0, 0.5):
+                time.sleep(pause)
+                found.append(connection.execute("SELECT count(*) FROM entries").fetchone())
+            return found
+
+        assert await asyncio.to_thread(read) == [(1,), (1,)]
+        connection.close()
+
+
 async def test_a_connection_killed_in_the_middle_of_batches_loses_and_repeats_nothing(
     ledger: ReplayLedger, postgres: PostgresServer
 ) -> None:

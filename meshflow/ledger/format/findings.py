@@ -11,7 +11,10 @@ LAYERS = (
 
 
 class Finding(NamedTuple):
-    """One thing that does not hold; the place is None where it concerns no single entry."""
+    """One thing that does not hold.
+
+    ``seq`` is None where it concerns no single entry, ``step_id`` where the entry is missing.
+    """
 
     layer: str
     problem: str
@@ -20,8 +23,10 @@ class Finding(NamedTuple):
     step_id: Any = None
 
     def __str__(self) -> str:
-        where = f"entry {self.seq} (step {self.step_id!r}): " if self.seq is not None else ""
-        return where + self.problem
+        if self.seq is None:
+            return self.problem
+        step = f" (step {self.step_id!r})" if self.step_id is not None else ""
+        return f"entry {self.seq}{step}: {self.problem}"
 
     def in_ledger(self) -> str:
         """Return the text with the run named."""

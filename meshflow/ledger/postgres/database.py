@@ -47,7 +47,11 @@ class PostgresDatabase:
         from meshflow.ledger.postgres.schema import check_server, prepare
         from meshflow.ledger.postgres.writing import WritingConnection
 
-        connection = self._connect({"lock_timeout": str(max(1, self._busy_timeout_ms))}, WritingConnection)
+        patience = {
+            "lock_timeout": str(max(1, self._busy_timeout_ms)),
+            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+        }
+        connection = self._connect(patience, WritingConnection)
         try:
             check_server(connection, self.name)
             prepare(connection, self._address.schema, self.name, origin)
@@ -72,14 +76,15 @@ class PostgresDatabase:
             # Temporary tables last: they would be found first, and anybody may make some.
             "search_path": f'"{self._address.schema}", pg_temp',
             "application_name": "meshflow",
-            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
         }
         return kind(self._address.dsn, self.name, same | _BY_INDEX | settings)
 
     def _connect_to_read(self) -> PostgresConnection:
         from meshflow.ledger.postgres.connection import PostgresConnection
 
-        connection = self._connect({"default_transaction_isolation": "repeatable read"}, PostgresConnection)
+        # Whoever reads holds no lock, and may wait long for other processes that verify, or for its own reader.
+        settings = {"default_transaction_isolation": "repeatable read", "idle_in_transaction_session_timeout": "0"}
+        connection = self._connect(settings, PostgresConnection)
         # Not among the settings: the driver would take it for a server that is no target for read-write sessions.
         connection.script("SET default_transaction_read_only = on")
         return connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.sql.database import Connection
 
 _VERDICTS = ("commit", "reject", "escalate", "error")
@@ -12,6 +13,13 @@ _NAMES = (
     "first_seq", "parent_run_id", "parent_steps", "entries", "steps", "commits", "rejects", "escalates", "errors",
     "cost_micro_usd", "tokens", "first_us", "last_us",
 )  # fmt: skip
+
+
+def cut_off(run_id: str, due: int, counted: Any) -> list[Finding]:
+    """Return what is missing at the end of a run whose index counts more entries than the run comes to."""
+    if counted is None or counted <= due:
+        return []
+    return [Finding("run_index", f"missing, and the index of runs counts {int(counted)} entries", run_id, due)]
 
 
 class RunTotals:
@@ -46,8 +54,13 @@ class RunTotals:
         if type(tool := document.get("tool")) is str:
             self._tools.setdefault((tenant, tool), seq)
 
-    def differences(self, connection: Connection) -> list[str]:
-        """Return what the index of runs says otherwise."""
+    def differences(self, connection: Connection, due: int) -> list[Finding]:
+        """Return what the index of runs says otherwise; ``due`` is the seq of the entry that would come next."""
+        problems = [Finding("run_index", problem, self._run_id) for problem in self._problems(connection)]
+        (stored,) = connection.execute("SELECT sum(entries) FROM runs WHERE run_id = ?", (self._run_id,)).fetchone()
+        return [*problems, *cut_off(self._run_id, due, stored)]
+
+    def _problems(self, connection: Connection) -> list[str]:
         stored = {
             row[0]: list(row[1:])
             for row in connection.execute(

@@ -26,9 +26,19 @@ class Found:
         """Note what concerns no single entry."""
         self.findings.append(Finding(layer, problem))
 
+    def missing(self, run_id: Any, first: int, after: Any) -> None:
+        """Note that a run lacks entries; it goes on with the one ``after``."""
+        self.findings.append(missing(str(run_id), first, after))
+
     def at(self, layer: str, row: Row, problem: str) -> None:
         """Note what does not hold of an entry."""
         self.findings.append(Finding(layer, problem, str(row[1]), row[2], step_of(row)))
+
+
+def missing(run_id: str, first: int, after: Any) -> Finding:
+    """Return that a run lacks entries from one on."""
+    what = f"entries {first} to {after - 1} are" if after - first > 1 else f"entry {first} is"
+    return Finding("chain", f"{what} missing before entry {after}", run_id, first)
 
 
 def step_of(row: Row) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from meshflow.ledger.format.entry import document_of
 from meshflow.ledger.format.findings import Finding
 from meshflow.ledger.sql.database import Connection, stream
+from meshflow.ledger.sql.totals import cut_off
 
 _COUNTED = ", ".join(
     f"count(*) FILTER (WHERE kind = 'step' AND verdict = '{verdict}')"
@@ -33,6 +34,10 @@ _TOOLS = (
     "SELECT t.run_id, t.tenant_id, t.tool, e.kind, e.tenant_id, e.body FROM run_tools t "
     "LEFT JOIN entries e ON e.run_id = t.run_id AND e.seq = t.first_seq"
 )
+_COUNTS = (
+    "SELECT (SELECT coalesce(max(seq), -1) + 1 FROM entries WHERE run_id = ?), "
+    "(SELECT sum(entries) FROM runs WHERE run_id = ?)"
+)
 _LIMIT = 50
 
 
@@ -46,6 +51,8 @@ def index_findings(connection: Connection) -> list[Finding]:
     wrong += [(run_id, "runs, of what it forks,") for run_id in _wrong_parents(connection)]
     wrong += [(run_id, "tools") for run_id in _wrong_tools(connection)]
     found = [Finding("run_index", f"the index of {what} does not say what the entries say", run) for run, what in wrong]
+    for run_id in dict.fromkeys(run for run, what in wrong if what == "runs"):
+        found += cut_off(run_id, *connection.execute(_COUNTS, (run_id, run_id)).fetchone())
     return list(dict.fromkeys(found))
 
 

@@ -31,7 +31,7 @@ class Links:
                 if state is None:
                     state = self._take_up(row)
                 if seq != state[0]:
-                    self._found.at("chain", row, f"entry {state[0]} is missing, or a place is taken twice")
+                    self._out_of_order(row, state[0])
                 if prev != state[1]:
                     self._found.at("chain", row, "prev_hash is not the hash of the entry before")
                 hashed = state[2]()
@@ -44,6 +44,12 @@ class Links:
             except (*FORM, struct.error) as error:
                 self._found.at("chain", row, f"it does not have the form of an entry ({type(error).__name__})")
 
+    def _out_of_order(self, row: Row, due: int) -> None:
+        if row[2] > due:
+            self._found.missing(row[1], due, row[2])
+        else:
+            self._found.at("chain", row, f"its place is taken twice, or entry {due} is missing")
+
     def _take_up(self, row: Row) -> list[Any]:
         """Return where a run stands before an entry: next seq, hash to follow, and what begins an entry's hash."""
         if len(self._runs) >= _RUNS_KEPT:
@@ -55,7 +61,7 @@ class Links:
                 "SELECT id, entry_hash FROM entries WHERE run_id = ? AND seq = ?", (run_id, seq - 1)
             ).fetchone()
             if before is None:
-                self._found.at("chain", row, f"entry {seq - 1} is missing")
+                self._found.missing(run_id, seq - 1, seq)
             else:
                 state[:2] = [seq, before[1]]
                 if before[0] >= entry_id:

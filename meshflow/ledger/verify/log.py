@@ -17,6 +17,9 @@ from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import recall_from
 from meshflow.ledger.sql.proofs import origin_and_size, signer_rows
 
+_FROM = "SELECT size, root FROM checkpoints WHERE size >= ? AND size < ? ORDER BY size LIMIT 1"
+_BELOW = "SELECT size, root FROM checkpoints WHERE size > ? AND size < ? ORDER BY size DESC LIMIT 1"
+
 
 class LogCheck:
     """The log as stored, at the newest checkpoint, and whether entries are its leaves.
@@ -27,6 +30,7 @@ class LogCheck:
     def __init__(
         self, connection: Connection, held: Sequence[Held] = (), keys: Iterable[Verifier] | None = None
     ) -> None:
+        self._connection = connection
         self.findings: list[Finding] = []
         self.checked: list[str] = []
         self.not_checked: list[str] = []
@@ -57,6 +61,14 @@ class LogCheck:
     def _say(self, layer: str, problem: str) -> None:
         self.findings.append(Finding(layer, problem))
 
+    def _at(self, layer: str, place: int, problem: str) -> None:
+        """Report the entry in a place of the ledger, if there is one."""
+        row = self._connection.execute("SELECT run_id, seq, step_id FROM entries WHERE id = ?", (place,)).fetchone()
+        if row is None:
+            self._say(layer, f"place {place} of the ledger has no entry, and one was signed for")
+        else:
+            self.findings.append(Finding(layer, problem, *row))
+
     def root_at(self, size: int) -> bytes:
         """Return the root of the log's first leaves, from what is stored of it."""
         return range_root(self._nodes, 0, size)
@@ -64,6 +76,8 @@ class LogCheck:
     def _check_row(self, connection: Connection) -> None:
         if self.last_id != self.size:
             self._say("merkle_log", f"the log holds {self.size} entries, the ledger {self.last_id}")
+        if self.last_id > self.size:
+            self._at("merkle_log", self.size + 1, "the log does not hold it")
         (frontier,) = connection.execute("SELECT frontier FROM log").fetchone()
         peaks, start = b"", 0
         for level in reversed(range(self.size.bit_length())):
@@ -84,6 +98,7 @@ class LogCheck:
         problem = self.check_stored(*row)
         if problem:
             self._say("checkpoint", f"the checkpoint at size {row[0]}: {problem}")
+            self._find_the_first(connection)
         else:
             self.newest, self.newest_note = read_checkpoint(row[2]), row[2]
             self._root, self._covered = self.newest.root, self.newest.size
@@ -99,6 +114,27 @@ class LogCheck:
             return "" if self.root_at(size) == root else "its root is not that of the entries"
         except (LedgerError, TypeError, AttributeError) as error:
             return str(error)
+
+    def _find_the_first(self, connection: Connection) -> None:
+        """Say which entries the first checkpoint covers that does not hold: all after it hold no more than it does."""
+        holds, fails = 0, self.size + 1
+        while True:
+            middle = (holds + fails + 1) // 2  # above what holds
+            row = (
+                connection.execute(_FROM, (middle, fails)).fetchone()
+                or connection.execute(_BELOW, (holds, middle)).fetchone()
+            )
+            if row is None:
+                break
+            if self._begins_with(*row):
+                holds = row[0]
+            else:
+                fails = row[0]
+        if fails - holds == 1:
+            self._at("checkpoint", fails, "it is not the entry that was signed for")
+        elif fails <= self.size:
+            problem = f"of places {holds + 1} to {fails}, one has another entry than was signed for, or none"
+            self._say("checkpoint", problem)
 
     def _check_held(self, held: Sequence[Held]) -> None:
         """Compare with checkpoints from outside: the log must begin with each of them."""
@@ -116,7 +152,7 @@ class LogCheck:
                     f"the ledger holds {self.size} entries and {source} {checkpoint.size}: entries have been cut off, "
                     "or an older copy was put in its place",
                 )
-            elif not self._begins_with(checkpoint):
+            elif not self._begins_with(checkpoint.size, checkpoint.root):
                 self._say(
                     layer,
                     f"the first {checkpoint.size} entries are not those that {source} was signed for: this is another "
@@ -124,9 +160,9 @@ class LogCheck:
                 )
         (self.checked if held else self.not_checked).append("held_checkpoint")
 
-    def _begins_with(self, checkpoint: Checkpoint) -> bool:
+    def _begins_with(self, size: int, root: Any) -> bool:
         try:
-            return self.root_at(checkpoint.size) == checkpoint.root
+            return bool(self.root_at(size) == root)
         except LedgerError:
             return False
 

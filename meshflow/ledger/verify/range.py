@@ -130,7 +130,7 @@ class RangeCheck:
                 wanted_index = self._next_step(run_id, seq, index)
             if index != wanted_index or type(index) is not int:
                 self._found.at("places", row, f"its step index is {index}, not {wanted_index}")
-            self._steps[run_id] = wanted_index + 1
+            self._steps[run_id] = (index if type(index) is int else wanted_index) + 1
             if type(tool := document.get("tool")) is str:
                 self._tool(row, wanted[3], tool)
         elif index is not None:

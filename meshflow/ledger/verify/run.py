@@ -21,6 +21,7 @@ from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
 from meshflow.ledger.sql.payloads import Opener
 from meshflow.ledger.sql.totals import RunTotals
+from meshflow.ledger.verify.found import missing
 from meshflow.ledger.verify.log import LogCheck
 from meshflow.ledger.verify.payloads import GONE, LOCKED, Digests
 
@@ -31,6 +32,11 @@ _PAGE = 256
 _PAYLOADS = (
     "FROM entries e JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
     "WHERE e.run_id = ? AND e.seq BETWEEN ? AND ?"
+)
+
+_FIRST_EMPTY = (
+    "SELECT CASE WHEN EXISTS (SELECT 1 FROM entries WHERE id = 1) THEN (SELECT min(e.id) + 1 FROM entries e "
+    "WHERE e.id >= 1 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.id = e.id + 1)) ELSE 1 END"
 )
 
 
@@ -154,7 +160,10 @@ class _Check:
         entry_id, seq, index, columns, (prev, digest, body) = *row[:3], row[3:-3], row[-3:]
         step_id, before = columns[1], len(self._findings)
         if seq != self._count:
-            self._say("chain", seq, step_id, f"entry {self._count} is missing, or a place is taken twice")
+            if isinstance(seq, int) and seq > self._count:
+                self._findings.append(missing(self._run_id, self._count, seq))
+            else:
+                self._say("chain", seq, step_id, f"its place is taken twice, or entry {self._count} is missing")
             self._count = seq if isinstance(seq, int) else self._count
         if entry_id <= self._last_id:
             self._say("places", seq, step_id, "its place in the ledger is before that of the entry it follows")
@@ -225,7 +234,8 @@ class _Check:
         place = self._next_step if kind == "step" else None
         if index != place or type(index) is not type(place):
             self._say("places", seq, step_id, f"its step index is {index}, not {place}")
-        self._next_step += kind == "step"
+        if kind == "step":
+            self._next_step = (index if type(index) is int else self._next_step) + 1
         if kind == "fork":
             self._fork(seq, document)
         if kind == "erasure":
@@ -266,10 +276,9 @@ class _Check:
     def _at_end(self) -> None:
         for (seq, name), step_id in self._missing.items():
             self._say("erasures", seq, step_id, f"payload {name} is gone without an erasure entry")
-        self._findings += [
-            Finding("run_index", problem, self._run_id) for problem in self._totals.differences(self._connection)
-        ]
+        self._findings += self._totals.differences(self._connection, self._count)
         count, last, first = self._connection.execute("SELECT count(*), max(id), min(id) FROM entries").fetchone()
         if count != last or first != 1:
-            problem = f"the ledger has {count} entries in {last} places: entries of some run are gone"
+            (empty,) = self._connection.execute(_FIRST_EMPTY).fetchone()
+            problem = f"the ledger has {count} entries in {last} places, and none in place {empty}: entries are gone"
             self._findings.append(Finding("places", problem))
