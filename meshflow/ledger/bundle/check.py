@@ -99,7 +99,7 @@ class BundleCheck:
             if self.signers.trusts(note):
                 self._trusted.add(checkpoint.size)
         except NoteError as error:
-            self._say("checkpoint", str(error))
+            self._say("checkpoint", f"the checkpoint at size {checkpoint.size}: {error}")
         if (checkpoint.size, note) <= self._last:
             raise FormError("checkpoints are not in order, or one is there twice")
         self._last = checkpoint.size, note
@@ -177,12 +177,13 @@ class BundleCheck:
         run.findings = []
         self.entries += 1
         self.payloads += len(line["payloads"])
-        if self._is_due(line["position"], f"entry {line['seq']} of run {run_id!r}"):
+        if self._is_due(line["position"], (run_id, line["seq"], body["step_id"] if body is not None else None)):
             self._append(digest)
 
-    def _is_due(self, position: int, what: str) -> bool:
+    def _is_due(self, position: int, entry: tuple[str, int, Any]) -> bool:
         if self._frontier is not None and position != self._frontier.size:
-            self._say("merkle_log", f"{what} is at position {position}, and position {self._frontier.size} is due")
+            problem = f"it is at position {position}, and position {self._frontier.size} is due"
+            self.findings.append(Finding("merkle_log", problem, *entry))
             self._frontier = None
         return self._frontier is not None
 

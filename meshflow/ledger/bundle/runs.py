@@ -14,7 +14,7 @@ from meshflow.errors import EncodingError
 from meshflow.ledger.format.canonical import MAX_INTEGER, canonical_bytes
 from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
 from meshflow.ledger.format.entry import FIELD_NUMBER, FIELDS, UNBOUND, VERSION
-from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.findings import Finding, missing
 
 _HASH = re.compile("[0-9a-f]{64}")
 _NUMBER = re.compile("0|[1-9][0-9]{0,15}")
@@ -127,7 +127,7 @@ class RunCheck:
         elif seq < self._next:
             self._say("chain", f"it comes after entry {self._next - 1}")
         elif self.part == "whole":
-            self._say("chain", f"entry {self._next} is missing")
+            self.findings.append(missing(self.run_id, self._next, seq))
         else:
             self.gaps.append((self._next, seq))
 

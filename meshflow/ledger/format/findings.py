@@ -43,6 +43,12 @@ class Finding(NamedTuple):
         }
 
 
+def missing(run_id: str, first: int, after: int) -> Finding:
+    """Return that a run lacks entries from one on, and goes on with another."""
+    what = f"entries {first} to {after - 1} are" if after - first > 1 else f"entry {first} is"
+    return Finding("chain", f"{what} missing before entry {after}", run_id, first)
+
+
 class Health(NamedTuple):
     """One thing that was looked at, how it stands (``ok``, ``warning`` or ``error``), and what was found."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meshflow.ledger.format.entry import COLUMNS, document_of
-from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.findings import Finding, missing
 
 ENTRY = "id, run_id, seq, prev_hash, entry_hash, body"
 WITH_COLUMNS = f"{ENTRY}, step_index, {', '.join(COLUMNS)}"
@@ -33,12 +33,6 @@ class Found:
     def at(self, layer: str, row: Row, problem: str) -> None:
         """Note what does not hold of an entry."""
         self.findings.append(Finding(layer, problem, str(row[1]), row[2], step_of(row)))
-
-
-def missing(run_id: str, first: int, after: Any) -> Finding:
-    """Return that a run lacks entries from one on."""
-    what = f"entries {first} to {after - 1} are" if after - first > 1 else f"entry {first} is"
-    return Finding("chain", f"{what} missing before entry {after}", run_id, first)
 
 
 def step_of(row: Row) -> Any:

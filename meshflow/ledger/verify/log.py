@@ -17,6 +17,8 @@ from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.log import recall_from
 from meshflow.ledger.sql.proofs import origin_and_size, signer_rows
 
+_AT = "SELECT run_id, seq, step_id FROM entries WHERE id = ?"
+_BEYOND = "SELECT run_id, seq, step_id FROM entries WHERE id > ? ORDER BY id LIMIT 1"
 _FROM = "SELECT size, root FROM checkpoints WHERE size >= ? AND size < ? ORDER BY size LIMIT 1"
 _BELOW = "SELECT size, root FROM checkpoints WHERE size > ? AND size < ? ORDER BY size DESC LIMIT 1"
 
@@ -30,7 +32,6 @@ class LogCheck:
     def __init__(
         self, connection: Connection, held: Sequence[Held] = (), keys: Iterable[Verifier] | None = None
     ) -> None:
-        self._connection = connection
         self.findings: list[Finding] = []
         self.checked: list[str] = []
         self.not_checked: list[str] = []
@@ -61,14 +62,6 @@ class LogCheck:
     def _say(self, layer: str, problem: str) -> None:
         self.findings.append(Finding(layer, problem))
 
-    def _at(self, layer: str, place: int, problem: str) -> None:
-        """Report the entry in a place of the ledger, if there is one."""
-        row = self._connection.execute("SELECT run_id, seq, step_id FROM entries WHERE id = ?", (place,)).fetchone()
-        if row is None:
-            self._say(layer, f"place {place} of the ledger has no entry, and one was signed for")
-        else:
-            self.findings.append(Finding(layer, problem, *row))
-
     def root_at(self, size: int) -> bytes:
         """Return the root of the log's first leaves, from what is stored of it."""
         return range_root(self._nodes, 0, size)
@@ -77,7 +70,8 @@ class LogCheck:
         if self.last_id != self.size:
             self._say("merkle_log", f"the log holds {self.size} entries, the ledger {self.last_id}")
         if self.last_id > self.size:
-            self._at("merkle_log", self.size + 1, "the log does not hold it")
+            beyond = connection.execute(_BEYOND, (self.size,)).fetchone()
+            self.findings.append(Finding("merkle_log", "the log does not hold it", *beyond))
         (frontier,) = connection.execute("SELECT frontier FROM log").fetchone()
         peaks, start = b"", 0
         for level in reversed(range(self.size.bit_length())):
@@ -131,7 +125,11 @@ class LogCheck:
             else:
                 fails = row[0]
         if fails - holds == 1:
-            self._at("checkpoint", fails, "it is not the entry that was signed for")
+            entry = connection.execute(_AT, (fails,)).fetchone()
+            if entry is not None:
+                self.findings.append(Finding("checkpoint", "it is not the entry that was signed for", *entry))
+            else:
+                self._say("checkpoint", f"place {fails} of the ledger has no entry, and one was signed for")
         elif fails <= self.size:
             problem = f"of places {holds + 1} to {fails}, one has another entry than was signed for, or none"
             self._say("checkpoint", problem)

@@ -14,14 +14,13 @@ from typing import Any
 
 from meshflow.ledger.format.chain import SEQ_AND_PREV, entry_hashes, genesis_hash
 from meshflow.ledger.format.entry import COLUMNS, FIELD_NUMBER, UNBOUND, columns_of, document_of
-from meshflow.ledger.format.findings import Finding
+from meshflow.ledger.format.findings import Finding, missing
 from meshflow.ledger.format.notes import Verifier
 from meshflow.ledger.outside import Held
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.lineage import LINEAGE, Segment, segments, step_hash
 from meshflow.ledger.sql.payloads import Opener
 from meshflow.ledger.sql.totals import RunTotals
-from meshflow.ledger.verify.found import missing
 from meshflow.ledger.verify.log import LogCheck
 from meshflow.ledger.verify.payloads import GONE, LOCKED, Digests
 

@@ -162,10 +162,11 @@ class _Tasks:
 
 
 def _stray_payloads(connection: Connection, last_id: int) -> list[Finding]:
-    (count,) = connection.execute(
-        "SELECT count(*) FROM payloads WHERE id < 16 OR id >= ?", ((last_id + 1) * 16,)
+    count, first = connection.execute(
+        "SELECT count(*), min(id) FROM payloads WHERE id < 16 OR id >= ?", ((last_id + 1) * 16,)
     ).fetchone()
-    return [Finding("commitments", f"{count} payloads belong to no entry")] if count else []
+    problem = f"{count} payloads belong to no entry, the first of them to place {first // 16}" if count else ""
+    return [Finding("commitments", problem)] if problem else []
 
 
 def _upper_tiles(connection: Connection, size: int) -> list[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from forgery import Entry, Where, assert_found
 
 from meshflow.ledger.bundle import verify_bundle
 from meshflow.ledger.format.chain import commitment, entry_hash, genesis_hash
@@ -41,6 +42,16 @@ class Verdict(NamedTuple):
     valid: bool
     layers: frozenset[str]
     said: str
+    result: dict[str, Any]
+    second: str
+
+    def assert_found(self, layer: str, where: Where) -> None:
+        """A tampering is found and named by both, by the second as far as its first finding is of that layer."""
+        assert_found(self.result, layer, where)
+        if self.second.startswith(f"{layer}:") and isinstance(where, Entry):
+            said = (f"run {where.run_id!r}", f"entry {where.seq} ", f"({where.seq}, ", f"entry {where.seq + 1} ")
+            assert said[0] in self.second, self.second
+            assert any(one in self.second for one in said[1:]), self.second
 
 
 def judge(path: Path, keys: Sequence[str], held: Sequence[str] = ()) -> Verdict:
@@ -50,7 +61,7 @@ def judge(path: Path, keys: Sequence[str], held: Sequence[str] = ()) -> Verdict:
     said = SECOND_VERDICT(path, keys, held)
     assert result["valid"] is (said == ""), (result["errors"], said)
     assert result["valid"] or said.partition(":")[0] in layers, (result["errors"], said)
-    return Verdict(result["valid"], layers, f"{result['errors']} / {said}")
+    return Verdict(result["valid"], layers, f"{result['errors']} / {said}", result, said)
 
 
 def _alone(path: Path, keys: Sequence[str], held: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,6 +23,48 @@ from meshflow.ledger.sqlite.migrate import sum_runs
 from tests.servers import in_thread
 
 Attack = Callable[["Forger"], object]
+
+
+class Entry(NamedTuple):
+    """An entry of a run; one that is missing has no step."""
+
+    run_id: str
+    seq: int
+    step_id: str | None
+
+
+class Run(NamedTuple):
+    """A run of which no single entry can be named."""
+
+    run_id: str
+
+
+class Place(NamedTuple):
+    """A place in the ledger whose entry is gone, or a range of places that has it."""
+
+    number: int
+
+
+Where = Entry | Run | Place | str
+"""What a verifier must name; a text, where it is neither: a checkpoint, a tile, an index."""
+_PLACES = re.compile(r"places? (\d+)(?: to (\d+))?")
+
+
+def assert_found(result: dict[str, Any], layer: str, where: Where) -> None:
+    """A tampering is found, at its layer, and named."""
+    assert not result["valid"]
+    assert len(result["errors"]) == len(result["findings"])
+    found = [finding for finding in result["findings"] if finding["layer"] == layer]
+    if isinstance(where, Entry):
+        named = {(one["run_id"], one["seq"], one["step_id"]) for one in found}
+        assert where in named, result["findings"]
+    elif isinstance(where, Run):
+        assert where.run_id in {one["run_id"] for one in found}, result["findings"]
+    elif isinstance(where, Place):
+        spans = [match.groups() for one in found for match in _PLACES.finditer(one["problem"])]
+        assert any(int(first) <= where.number <= int(last or first) for first, last in spans), result["findings"]
+    else:
+        assert any(where in one["problem"] for one in found), result["findings"]
 
 
 def look(place: str | Path, *statements: str) -> list[Any]:

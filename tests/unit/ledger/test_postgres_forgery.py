@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from forgery import Forger, write_ledger
+from forgery import Forger, assert_found, write_ledger
 from test_attacks import ATTACKS as ON_A_RUN
-from test_attacks import Attack as RunAttack
 from test_verify_ledger import ATTACKS as ON_THE_LEDGER
 from test_verify_ledger import UNDER_ANOTHER_HISTORY
 
@@ -225,32 +224,26 @@ def expressible(attack: Callable[[], str], name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ON_A_RUN)
-async def test_a_tampering_of_a_run_is_found(name: str, a_run: Copies) -> None:
-    attack: RunAttack = ON_A_RUN[name]
+async def test_a_tampering_of_a_run_is_found_at_its_layer_and_named(name: str, a_run: Copies) -> None:
+    attack, layer, where = ON_A_RUN[name]
     url = expressible(lambda: a_run.attacked(attack), name)
     async with a_run.ledger(url) as ledger:
-        assert not (await ledger.verify_chain("run-1"))["valid"]
+        assert_found(await ledger.verify_chain("run-1"), layer, where)
 
 
 @pytest.mark.parametrize("name", ON_THE_LEDGER)
-async def test_a_tampering_of_the_ledger_is_found_at_its_layer(name: str, a_ledger: Copies) -> None:
-    attack, layer, place = ON_THE_LEDGER[name]
+async def test_a_tampering_of_the_ledger_is_found_at_its_layer_and_named(name: str, a_ledger: Copies) -> None:
+    attack, layer, where = ON_THE_LEDGER[name]
     url = expressible(lambda: a_ledger.forged(attack), name)
     async with a_ledger.ledger(url) as ledger:
-        result = await ledger.verify_ledger(processes=1)
-    assert not result["valid"]
-    layers = {finding["layer"] for finding in result["findings"]}
-    assert layers & set(layer.split("_or_")) or layer in layers, result["errors"]
-    if place is not None:
-        named = {(finding["run_id"], finding["seq"]) for finding in result["findings"] if finding["layer"] == layer}
-        assert place in named, result["errors"]
+        assert_found(await ledger.verify_ledger(processes=1), layer, where)
 
 
 @pytest.mark.parametrize("name", UNDER_ANOTHER_HISTORY)
 async def test_a_history_signed_anew_is_found_by_a_checkpoint_from_outside(name: str, a_ledger: Copies) -> None:
-    keys = a_ledger.held["keys"].splitlines()
-    async with a_ledger.ledger(a_ledger.forged(UNDER_ANOTHER_HISTORY[name])) as ledger:
+    keys, (attack, text) = a_ledger.held["keys"].splitlines(), UNDER_ANOTHER_HISTORY[name]
+    async with a_ledger.ledger(a_ledger.forged(attack)) as ledger:
         result = await ledger.verify_ledger(since=a_ledger.held["late"], keys=keys)
-        assert not result["valid"]
-        assert "held_checkpoint" in {finding["layer"] for finding in result["findings"]}
-        assert not (await ledger.verify_chain("run-1", checkpoint=a_ledger.held["late"], keys=keys))["valid"]
+        assert_found(result, "held_checkpoint", text)
+        chain = await ledger.verify_chain("run-1", checkpoint=a_ledger.held["late"], keys=keys)
+        assert_found(chain, "held_checkpoint", text)
