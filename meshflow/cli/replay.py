@@ -1,13 +1,17 @@
-"""``meshflow replay``: which decisions of a recorded run would be others today."""
+"""``meshflow replay``: what of a recorded run would be otherwise today, its decisions and its program."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from meshflow.cli.exits import ExitCode
 from meshflow.cli.ledgers import shown, with_ledger
 from meshflow.cli.options import Chosen
 from meshflow.cli.output import counted, line, print_json, print_table, say
+from meshflow.cli.replay_program import Program, print_replay
+from meshflow.cli.run import stdout_kept_clean
 from meshflow.facts import Principal
 from meshflow.ledger.format.entry import principal_from
 from meshflow.plugin import Decision, NoSettings, Plugin, StepContext, hookimpl
@@ -51,37 +55,50 @@ class _AsRecorded:
         return await self._runtime.explain(node_input)
 
 
-def replay_run(options: Chosen, path: str | None, run_id: str, tenant: str | None, *, every: bool) -> ExitCode:
-    """Print what would differ; 1 if any decision would."""
+def replay_run(
+    options: Chosen, path: str | None, run_id: str, tenant: str | None, program: Program, *, every: bool
+) -> ExitCode:
+    """Print what would differ; 1 if anything would, or if the program could not be taken to its end."""
+    program.check()
+    if program.named and every:
+        raise typer.BadParameter("a program stops at the first difference; leave --every out")
     config = options.load()
 
     async def read(ledger: ReplayLedger) -> tuple[str, Replay, str]:
-        return shown(ledger), *await _decide(config, ledger, run_id, tenant, every)
+        return shown(ledger), *await _decide(config, ledger, run_id, tenant, program, every)
 
-    name, report, fingerprint = with_ledger(options, path, read)
+    with stdout_kept_clean(options.as_json):
+        name, report, fingerprint = with_ledger(options, path, read)
     if options.as_json:
         from meshflow.ledger.reexplain import to_dict
 
         print_json({"ledger": name, **to_dict(report), "fingerprint": fingerprint})
+    elif program.named:
+        print_replay(report)
+        _print_pipeline(report, fingerprint)
     else:
         _print(report, fingerprint)
-    return ExitCode.FAILED if report.differences else ExitCode.OK
+    return ExitCode.FAILED if report.differences or report.stopped else ExitCode.OK
 
 
 async def _decide(
-    config: Config, ledger: ReplayLedger, run_id: str, tenant: str | None, every: bool
+    config: Config, ledger: ReplayLedger, run_id: str, tenant: str | None, program: Program, every: bool
 ) -> tuple[Replay, str]:
     from meshflow.kernel.runtime import StepRuntime
     from meshflow.ledger import ReplayLedger
 
     identity = RecordedIdentity()
-    steps = await ledger.get_run(run_id, tenant=tenant)
+    recorded = await ledger.get_run(run_id, tenant=tenant)
+    steps = program.steps(run_id, recorded) if program.named and recorded else None
     # As for explain: starting the plugins would open, and make, the ledger that is configured.
     async with ReplayLedger(":memory:") as nowhere:
         fingerprint = StepRuntime(ledger=nowhere, config=config).fingerprint
         async with StepRuntime(ledger=nowhere, config=config, plugins={_PLUGIN: identity}) as runtime:
-            asked = _AsRecorded(runtime, identity, steps)
-            return await ledger.replay(run_id, runtime=asked, every=every, tenant=tenant), fingerprint
+            asked = _AsRecorded(runtime, identity, recorded)
+            report = await ledger.replay(
+                run_id, steps, runtime=asked, every=every, decided=program.workflow is not None, tenant=tenant
+            )
+            return report, fingerprint
 
 
 def _print(report: Replay, fingerprint: str) -> None:
@@ -97,5 +114,9 @@ def _print(report: Replay, fingerprint: str) -> None:
         say(f"Undecidable: step {one['step_index']} ({line(one['node_id'])}): {one['why']}; {answers}")
     replayed = f"{report.replayed} of {counted(report.steps, 'step')} compared"
     say(f"{replayed}, {len(report.differences)} would differ, {len(report.undecidable)} undecidable")
+    _print_pipeline(report, fingerprint)
+
+
+def _print_pipeline(report: Replay, fingerprint: str) -> None:
     if report.fingerprints != [fingerprint]:
         say("They were decided by another pipeline (plugins, versions, settings, policy, or a tenant's own).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from meshflow.cli.options import (
     text,
     texts,
 )
+from meshflow.cli.workflow_app import HostOption, ImportsOption, WithOption
 
 time_app = typer.Typer(rich_markup_mode=None)
 
@@ -126,14 +128,38 @@ def fork(
 def replay(
     options: Chosen,
     run: RunArgument,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGS", help="Handed to the job; put -- before them.", show_default=False),
+    ] = None,
+    workflow: Annotated[
+        Path | None,
+        typer.Option("--workflow", metavar="FILE", help="Workflow file that is gone through again."),
+    ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="JOB", callback=text, help="Job that is run again: path/to/job.py[:callable]."),
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option("--input", metavar="JSON", callback=text, help="Another input than the recorded one."),
+    ] = None,
+    code: WithOption = None,
+    hosts: HostOption = None,
+    allow_imports: ImportsOption = False,
     every: Annotated[bool, typer.Option("--every", help="Go on past the first difference.")] = False,
     tenant: TenantOption = None,
     ledger: LedgerOption = None,
 ) -> None:
-    """Say which decision of a recorded run would be another under the configuration of today.
+    """Go through a recorded run again without a call, up to the first step that would now differ.
 
-    Nothing is executed, counted or recorded.
+    With --workflow or --job that program is run again, and gets the recorded outputs; without, the gates of today are
+    asked about each step. Nothing is executed, counted or recorded.
     """
     from meshflow.cli.replay import replay_run
+    from meshflow.cli.replay_program import Program
 
-    raise typer.Exit(replay_run(options, ledger, run, tenant, every=every))
+    program = Program(
+        workflow, job, given, tuple(code or ()), tuple(hosts or ()), allow_imports, tuple(arguments or ())
+    )
+    raise typer.Exit(replay_run(options, ledger, run, tenant, program, every=every))

@@ -47,13 +47,13 @@ def check_workflow(
     options: Chosen, file: Path, code: Sequence[str] | None, hosts: Sequence[str], *, allow_imports: bool
 ) -> None:
     """Say that a file is good; ConfigError says what is not."""
-    wf = _read(file, allow_imports)
+    wf = read_workflow(file, allow_imports)
     if code is not None or hosts:
         from meshflow.workflow.calls import target
         from meshflow.workflow.run.resolve import every_node, found_for
 
         with stdout_kept_clean(options.as_json):
-            registry = _registry(code or (), hosts)
+            registry = registry_of(code or (), hosts)
         for placed in every_node(wf.plan, registry):
             found_for(placed, lambda one: target(one, registry))
     document = {"file": str(file), "name": wf.name, "digest": wf.digest, "nodes": list(wf.nodes)}
@@ -65,7 +65,7 @@ def check_workflow(
 
 def draw_workflow(options: Chosen, file: Path, *, allow_imports: bool) -> None:
     """Print the flowchart."""
-    drawing = _read(file, allow_imports).draw_mermaid()
+    drawing = read_workflow(file, allow_imports).draw_mermaid()
     if options.as_json:
         print_json({"file": str(file), "mermaid": drawing})
     else:
@@ -78,9 +78,9 @@ def run_workflow(options: Chosen, request: WorkflowRequest) -> ExitCode:
         raise typer.BadParameter("--resume and --retry-failed need the --run-id to go on with")
     if request.resume and request.given is not None:
         raise typer.BadParameter("a run that is resumed has its input; leave --input out")
-    wf = _read(request.file, request.allow_imports)
+    wf = read_workflow(request.file, request.allow_imports)
     with stdout_kept_clean(options.as_json):
-        registry = _registry(request.code, request.hosts)
+        registry = registry_of(request.code, request.hosts)
         result = asyncio.run(_run(options, request, wf, registry))
     code = _EXIT.get(result.status.value, ExitCode.FAILED)
     again = _again(options, request, result)
@@ -110,13 +110,14 @@ async def _run(options: Chosen, request: WorkflowRequest, wf: WorkflowDefinition
             await ledger.aclose()
 
 
-def _read(file: Path, allow_imports: bool) -> WorkflowDefinition:
+def read_workflow(file: Path, allow_imports: bool) -> WorkflowDefinition:
+    """Read a workflow file."""
     from meshflow.workflow import WorkflowDefinition
 
     return WorkflowDefinition.from_yaml(file, allow_imports=allow_imports)
 
 
-def _registry(code: Sequence[str], hosts: Sequence[str]) -> Registry:
+def registry_of(code: Sequence[str], hosts: Sequence[str]) -> Registry:
     """Return the registry that the command line names; several are taken together."""
     from meshflow.workflow import Registry
 

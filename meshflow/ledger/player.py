@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from meshflow.decision import Effect
 from meshflow.errors import LedgerError
+from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.ledger.format.entry import StoredEntry, principal_from
 from meshflow.ledger.format.payload import payload_bytes
 from meshflow.ledger.format.steps import step_dict
@@ -18,6 +19,8 @@ from meshflow.stages import GATES
 from meshflow.step import NodeInput
 
 _GATES = frozenset(stage.name for stage in GATES)
+_BY_IDENTITY = frozenset({"identity_verification", "tenant_scoping"})
+_BY_THE_MOMENT = frozenset({"rate_limiting", "budget_check"})
 _AS_RECORDED = tuple(
     one.name
     for one in fields(StepRecord)
@@ -142,11 +145,32 @@ def decision_of(results: Sequence[StageResult | Mapping[str, Any]]) -> tuple[str
     return paused
 
 
+def labels_on_record(step: Mapping[str, Any]) -> TaintLabels | None:
+    """Return the labels that the stages found a step to read; None where the record has none."""
+    origin, confidentiality = step["origin"], step["confidentiality"]
+    if origin is None or confidentiality is None:
+        return None
+    return TaintLabels(Origin[origin.upper()], Confidentiality[confidentiality.upper()])
+
+
+def why_undecidable(step: Mapping[str, Any], then: tuple[str, str, str], now: tuple[str, str, str]) -> str:
+    """Return why two decisions may differ that the record does not tell from each other; empty where it does."""
+    deciding = {stage for _, stage, _ in (then, now) if stage}
+    if then == now:
+        return ""
+    if step["principal"] is None:
+        return "who asked is not on record"
+    if deciding & _BY_IDENTITY:
+        return "the credential is never on record"
+    return "it hung on what had been used by then" if deciding & _BY_THE_MOMENT else ""
+
+
 async def play(
-    run_id: str, entries: Sequence[StoredEntry], steps: Steps, runtime: Explains | None, fingerprints: bool
-) -> Replay:
+    run_id: str, entries: Sequence[StoredEntry], steps: Steps, runtime: Explains | None, *,
+    fingerprints: bool = False, decided: bool = False,
+) -> Replay:  # fmt: skip
     """Run ``steps`` with a player in place of a runtime, and report."""
-    player = await asyncio.to_thread(Player, run_id, entries, runtime, fingerprints)
+    player = await asyncio.to_thread(Player, run_id, entries, runtime, fingerprints=fingerprints, decided=decided)
     report = player.report
     try:
         report.result = await steps(player)
@@ -159,14 +183,20 @@ async def play(
 
 
 class Player:
-    """Stands in for a StepRuntime and answers each step with its recorded outcome; handlers are never called."""
+    """Stands in for a StepRuntime and answers each step with its recorded outcome; handlers are never called.
+
+    With ``decided`` a step that waited for a person is answered with what became of it, as if the decision had been
+    there at once: for a program that is run once, whatever the run was resumed.
+    """
 
     def __init__(
-        self, run_id: str, entries: Sequence[StoredEntry], runtime: Explains | None, fingerprints: bool = False
-    ) -> None:
+        self, run_id: str, entries: Sequence[StoredEntry], runtime: Explains | None, *, fingerprints: bool = False,
+        decided: bool = False,
+    ) -> None:  # fmt: skip
         self.run_id = run_id
         self._runtime = runtime
         self._fingerprints = fingerprints
+        self._decided = decided
         self._recorded = [Recorded.of(index, entry) for index, entry in enumerate(entries)]
         self._taken = [False] * len(self._recorded)
         self._first = 0
@@ -191,6 +221,14 @@ class Player:
         await self._compare(recorded, node_input)
         return self._outcome(recorded)
 
+    async def tenant_of(self, node_input: NodeInput) -> str | None:
+        """Return the tenant that the run was of."""
+        return str(self._recorded[0].step["tenant_id"]) or None
+
+    def labels_of(self, outcome: RuntimeOutcome) -> TaintLabels | None:
+        """Return the labels on record of what a step read."""
+        return labels_on_record({"origin": outcome.record.origin, "confidentiality": outcome.record.confidentiality})
+
     def _take(self, step: NodeInput) -> Recorded:
         """Return the next record of the node that nobody has asked for."""
         place = self._next(self._by_step.get((step.node_id, step.step_id or ""), []))
@@ -201,6 +239,11 @@ class Player:
             raise ReplayStoppedError(f"the run has no further step of node {step.node_id!r}")
         self._taken[place] = True
         recorded = self._recorded[place]
+        if self._decided and recorded.step["verdict"] == Verdict.ESCALATE.value:
+            later = self._next(self._by_step.get((step.node_id, recorded.step["step_id"]), []))
+            if later is not None:
+                self._taken[later] = True
+                recorded = self._recorded[later]
         while self._first < len(self._taken) and self._taken[self._first]:
             self._first += 1
         if self._first < place and self._recorded[self._first].ended_us <= recorded.step["started_us"]:
@@ -217,14 +260,20 @@ class Player:
     async def _compare(self, recorded: Recorded, step: NodeInput) -> None:
         now, redacted = step.input, False
         if self._runtime is not None:
-            # Under the ids of the record, and without the handler, which nothing may call.
-            asked = replace(step, run_id=self.run_id, step_id=recorded.step["step_id"], handler=None)
+            # Under the ids of the record, and without the handler, which nothing may call. What the step reads has no
+            # labels in a runtime that has not run it; the record has those that they came to.
+            asked = replace(
+                step, run_id=self.run_id, step_id=recorded.step["step_id"], attempt=recorded.step["attempt"],
+                handler=None, reads=(), labels=labels_on_record(recorded.step) if step.reads else step.labels,
+            )  # fmt: skip
             explained = await self._runtime.explain(asked)
             self.report.fingerprint = explained.fingerprint
             if self._fingerprints and explained.fingerprint != recorded.step["fingerprint"]:
                 self._differs(recorded, "fingerprint", recorded.step["fingerprint"], explained.fingerprint)
             then, today = decision_of(recorded.step["stages"]), decision_of(explained.results)
-            if then != today:
+            if why := why_undecidable(recorded.step, then, today):
+                self._undecidable(recorded, "decision", why)
+            elif then != today:
                 self._differs(recorded, "decision", then, today)
             now, redacted = explained.input, True
         self._compare_input(recorded, now, redacted)

@@ -7,15 +7,20 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
-from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.ledger.format.entry import StoredEntry
 from meshflow.ledger.outline import Doubt, is_digest
-from meshflow.ledger.player import Difference, Explains, Recorded, Replay, decision_of
+from meshflow.ledger.player import (
+    Difference,
+    Explains,
+    Recorded,
+    Replay,
+    decision_of,
+    labels_on_record,
+    why_undecidable,
+)
 from meshflow.stages import STAGE_BY_NAME
 from meshflow.step import NodeInput
 
-_BY_IDENTITY = frozenset({"identity_verification", "tenant_scoping"})
-_BY_THE_MOMENT = frozenset({"rate_limiting", "budget_check"})
 _READS_TEXT_FROM = STAGE_BY_NAME["policy_evaluation"].number
 
 
@@ -69,27 +74,15 @@ def input_of(recorded: Recorded) -> NodeInput:
         tenant=step["tenant_id"] or None,
         estimate_usd=Decimal(step["reserved_micro_usd"]) / 1_000_000 if step["reserved_micro_usd"] else None,
         risk=step["risk"],
-        labels=_labels(step),
+        labels=labels_on_record(step),
         metadata=step["metadata"] or {},
     )
 
 
-def _labels(step: dict[str, Any]) -> TaintLabels | None:
-    origin, confidentiality = step["origin"], step["confidentiality"]
-    if origin is None or confidentiality is None:
-        return None
-    return TaintLabels(Origin[origin.upper()], Confidentiality[confidentiality.upper()])
-
-
 def _undecidable(recorded: Recorded, then: tuple[str, str, str], now: tuple[str, str, str]) -> str:
     """Return why the record does not tell what would be decided of the step now; empty where it does."""
-    deciding = {stage for _, stage, _ in (then, now) if stage}
-    if then != now and recorded.step["principal"] is None:
-        return "who asked is not on record"
-    if then != now and deciding & _BY_IDENTITY:
-        return "the credential is never on record"
-    if then != now and deciding & _BY_THE_MOMENT:
-        return "it hung on what had been used by then"
+    if why := why_undecidable(recorded.step, then, now):
+        return why
     doubt = max(_doubt(recorded, name) for name in ("input", "metadata"))
     early = now[0] == "deny" and STAGE_BY_NAME[now[1]].number < _READS_TEXT_FROM
     if doubt is Doubt.NONE or (early and then == now):

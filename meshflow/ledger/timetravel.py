@@ -170,7 +170,7 @@ class TimeTravel:
 
     async def replay(
         self, run_id: str, steps: Steps | None = None, *, runtime: Explains | None = None, every: bool = False,
-        fingerprints: bool = False, tenant: str | None = None,
+        fingerprints: bool = False, decided: bool = False, tenant: str | None = None,
     ) -> Replay:  # fmt: skip
         """Go through a recorded run again without a single call, up to the first step that would now differ.
 
@@ -178,6 +178,7 @@ class TimeTravel:
         runtime; each ``await player.run(NodeInput(...))`` returns the recorded outcome. ``runtime`` is a StepRuntime
         whose gates are asked, as ``explain`` does, what they would now decide. Give either, or both. With ``every`` a
         replay by a runtime alone goes on past differences; with ``fingerprints`` another pipeline is a difference.
+        With ``decided`` a step that waited for a person is answered with what became of it later.
         """
         if steps is None and runtime is None:
             raise LedgerError("a replay needs the steps to run again, a runtime to decide again, or both")
@@ -191,7 +192,7 @@ class TimeTravel:
             return await decide_again(run_id, entries, runtime, every=every, fingerprints=fingerprints)
         from meshflow.ledger.player import play
 
-        return await play(run_id, entries, steps, runtime, fingerprints)
+        return await play(run_id, entries, steps, runtime, fingerprints=fingerprints, decided=decided)
 
     async def export_run(self, run_id: str, *, tenant: str | None = None) -> str:
         """Return a run as one JSON object, with all that is needed to recheck its chain; see ``iter_export``."""

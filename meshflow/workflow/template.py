@@ -197,4 +197,7 @@ def _shown(expression: Expression, value: Any) -> str:
             "expression_error",
             f"{expression.source.strip()!r} is null and stands in a text; say what to write then: x == null ? '' : x",
         )
-    return orjson.dumps(value).decode() if not isinstance(value, int) or isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    # Maps come out of the evaluator in any order, and what a person has approved must read the same when it is resumed.
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

@@ -8,6 +8,7 @@ full tile yet is found in the entries (level 0) or in the roots of the full tile
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import NamedTuple
 
 from meshflow.errors import LedgerError

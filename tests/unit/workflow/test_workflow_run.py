@@ -42,6 +42,14 @@ async def test_nodes_run_in_order_and_hand_on_their_outputs(world: Any) -> None:
     assert [result.nodes[name].step_ids for name in "abc"] == [("a",), ("b",), ("c",)]
 
 
+async def test_a_map_in_a_text_is_spelled_alike_each_time(world: Any) -> None:
+    """The evaluator gives maps in any order, and an approval holds for the text that was approved alone."""
+    given = [{"b": 1, "a": {"z": 1, "y": [2]}} for _ in range(8)]
+    flow = LINE.replace("${{ input }} then ${{ nodes.a.output }}", "got: ${{ input }}")
+    assert (await world.run(flow, given)).ok
+    assert world.calls[1] == ("two", "got: [" + ",".join(['{"a":{"y":[2],"z":1},"b":1}'] * 8) + "]")
+
+
 async def test_a_join_waits_for_all_that_can_still_arrive_and_runs_once(world: Any) -> None:
     order: list[str] = []
 
