@@ -33,7 +33,6 @@ class Compiler:
         self._document = document
         self._shape = shape
         self._root = root
-        self._before: dict[str, frozenset[str]] = {}
         self.state_types = {name: type_of(value) for name, value in (document.state or {}).items()}
 
     @cached_property
@@ -131,10 +130,7 @@ class Compiler:
         read -= {arrow.source for arrow in self._shape.reaching.get(node, ())}
         if not read:
             return
-        before = self._before.get(node)
-        if before is None:
-            before = self._before[node] = self._shape.comes_before(node)
-        for missing in sorted(read - before):
+        for missing in sorted(one for one in read if not self._shape.precedes(one, node)):
             message = f"reads {missing}, which does not come before {node}; add an edge, or read something else"
             self._problems.append(Problem(path, message))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from meshflow.config.problems import Problem, unknown
@@ -22,7 +23,7 @@ class Arrow(NamedTuple):
     most: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Topology:
     """Nodes in an order in which each comes after all that lead to it; arrows by the node they leave and reach.
 
@@ -41,21 +42,28 @@ class Topology:
         """The nodes that no arrow leaves."""
         return tuple(node for node in self.order if not self.leaving.get(node))
 
-    def comes_before(self, node: str) -> frozenset[str]:
-        """Return the nodes that may have run when a node begins; itself too where a loop comes back to it."""
-        found: set[str] = set()
-        returning: dict[str, list[str]] = {}
-        for arrow in self.back.values():
-            returning.setdefault(arrow.target, []).append(arrow.source)
-        waiting = [node]
-        while waiting:
-            current = waiting.pop()
-            sources = [arrow.source for arrow in self.reaching.get(current, ())]
-            for source in (*sources, *returning.get(current, ())):
-                if source not in found:
-                    found.add(source)
-                    waiting.append(source)
-        return frozenset(found)
+    def precedes(self, one: str, other: str) -> bool:
+        """Say whether one node may have run when another begins; itself too where a loop comes back to it."""
+        return bool(self._before[other] >> self._places[one] & 1)
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {node: place for place, node in enumerate(self.order)}
+
+    @cached_property
+    def _before(self) -> Mapping[str, int]:
+        """What may have run before each node, a bit for each by its place in the order."""
+        before: dict[str, int] = {}
+        for node in self.order:
+            found = 0
+            for arrow in self.reaching.get(node, ()):
+                found |= before[arrow.source] | 1 << self._places[arrow.source]
+            before[node] = found
+        for body in self.bodies.values():
+            whole = sum(1 << self._places[node] for node in body)
+            for node in body:
+                before[node] |= whole
+        return before
 
 
 def topology(
@@ -79,13 +87,17 @@ def topology(
     shape = Topology(tuple(order), sources, leaving, reaching)
     back: dict[str, Arrow] = {}
     bodies: dict[str, frozenset[str]] = {}
+    loops_of: dict[str, list[str]] = {}
     for arrow in backward:
         body = _body(shape, arrow)
-        wrong = _wrong_loop(shape, arrow, body, back, bodies)
+        beside = [bodies[name] for name in dict.fromkeys(name for node in body for name in loops_of.get(node, ()))]
+        wrong = _wrong_loop(shape, arrow, body, back, beside)
         if wrong:
             problems.append(Problem(places[arrow.edge], wrong))
-        else:
-            back[arrow.source], bodies[arrow.source] = arrow, body
+            continue
+        back[arrow.source], bodies[arrow.source] = arrow, body
+        for node in body:
+            loops_of.setdefault(node, []).append(arrow.source)
     return Topology(shape.order, sources, leaving, reaching, back, bodies) if len(problems) == before else None
 
 
@@ -186,28 +198,25 @@ def _check_starts(
 
 def _body(shape: Topology, back: Arrow) -> frozenset[str]:
     """Return the nodes on all ways from where a loop comes back to where it leaves."""
-    after = _reachable(back.target, shape.leaving)
-    if back.source not in after:
+    first, last = back.target, back.source
+    if first == last:
+        return frozenset({first})
+    if not shape.precedes(first, last):
         return frozenset()
-    before = shape.comes_before(back.source) | {back.source}
-    return frozenset(after & before)
-
-
-def _reachable(node: str, leaving: Mapping[str, tuple[Arrow, ...]]) -> set[str]:
-    found, waiting = {node}, [node]
-    while waiting:
-        for arrow in leaving.get(waiting.pop(), ()):
-            if arrow.target not in found:
-                found.add(arrow.target)
-                waiting.append(arrow.target)
-    return found
+    between = shape.order[shape.order.index(first) : shape.order.index(last)]
+    return frozenset({
+        first, last, *(node for node in between if shape.precedes(first, node) and shape.precedes(node, last)),
+    })  # fmt: skip
 
 
 def _wrong_loop(
     shape: Topology, back: Arrow, body: frozenset[str], known: Mapping[str, Arrow],
-    bodies: Mapping[str, frozenset[str]],
+    beside: Iterable[frozenset[str]],
 ) -> str:  # fmt: skip
-    """Return what is wrong with a loop, or nothing: it has one way in, one way out, and lies whole in another."""
+    """Return what is wrong with a loop, or nothing: it has one way in, one way out, and lies whole in another.
+
+    ``beside`` are the bodies of the loops that it shares nodes with.
+    """
     if not body:
         return f"{back.source} -> {back.target} does not lead back: {back.target} is not before {back.source}"
     if back.source in known:
@@ -219,7 +228,6 @@ def _wrong_loop(
         for arrow in shape.leaving.get(node, ()):
             if node != back.source and arrow.target not in body:
                 return f"{node} -> {arrow.target} leads out of the loop before its last node {back.source}"
-    for other in bodies.values():
-        if body & other and not (body <= other or other <= body):
-            return "the loop overlaps with another one; a loop lies within another, or beside it"
+    if not all(body <= other or other <= body for other in beside):
+        return "the loop overlaps with another one; a loop lies within another, or beside it"
     return ""

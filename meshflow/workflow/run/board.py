@@ -226,7 +226,7 @@ class Board:
     def _set_state(self, name: str) -> None:
         for variable, template in self.plan.nodes[name].sets.items():
             writer = self._writers.get(variable)
-            if writer is not None and writer != name and writer not in self.plan.shape.comes_before(name):
+            if writer is not None and writer != name and not self.plan.shape.precedes(writer, name):
                 message = f"{name} and {writer} both set state.{variable}, and neither comes before the other"
                 raise Halt(NodeStatus.FAILED, "workflow.state_conflict", message, node=name)
             try:
