@@ -54,7 +54,8 @@ class WorkflowRunError(MeshflowError):
 class NodeResult:
     """How one node ended. ``runs`` counts loops, ``attempts`` tries in all; ``step_ids`` are its steps in the ledger.
 
-    ``undone`` is the status of its compensation, or None where none was due. ``inner`` are the nodes of a subgraph.
+    ``undone`` is the status of its compensation, or None where none was due. ``inner`` are the nodes of a subgraph, and
+    the items of a map that were begun and did not complete, by their place.
     """
 
     name: str

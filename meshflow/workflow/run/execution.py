@@ -11,7 +11,7 @@ from meshflow.workflow.calls import Target, same
 from meshflow.workflow.expressions import EvaluationError
 from meshflow.workflow.plain import NotPlainError, Plain, plain
 from meshflow.workflow.plan import Plan, PlannedNode
-from meshflow.workflow.result import NodeStatus
+from meshflow.workflow.result import NodeResult, NodeStatus
 from meshflow.workflow.run.agents import AgentCall, is_agent
 from meshflow.workflow.run.board import Cell, Halt, Trace, joined
 from meshflow.workflow.run.schedule import WITHHELD, Schedule, ending, waiting, worst
@@ -160,7 +160,7 @@ class Execution(Schedule):
             raise ConfigError(f"{node.name} has nothing to do")
         items, source = self._items(node, spec)
         done: list[Done | None] = [None] * len(items)
-        halts: list[Halt] = []
+        ended: dict[int, tuple[Halt, Cell]] = {}
         failed = False
         places = iter(range(len(items)))
         step_id = self._id(node, cell)
@@ -170,15 +170,21 @@ class Execution(Schedule):
             for place in places:
                 if failed or self.run.stop is not None:
                     return
+                own = Cell(0)
                 try:
-                    done[place] = await self._item(node, each, cell, items[place], place, source, f"{step_id}[{place}]")
+                    done[place] = await self._item(
+                        node, each, cell, own, items[place], place, source, f"{step_id}[{place}]"
+                    )
                 except Halt as halt:
-                    halts.append(halt)
-                    halt.executed = False  # the map has not; its items are noted one by one
+                    ended[place] = halt, own
                     failed = failed or halt.status is not NodeStatus.PAUSED  # others go on while one waits
 
-        await _gathered(work, min(spec.concurrency, len(items)))
-        if halts:
+        try:
+            await _gathered(work, min(spec.concurrency, len(items)))
+        finally:
+            cell.inner = {f"[{place}]": _item_result(each, place, *ended[place]) for place in sorted(ended)}
+        if ended:
+            halts = [halt for halt, _ in ended.values()]
             first = worst(halts)
             approvals = tuple(one for halt in halts for one in halt.approvals)
             raise Halt(first.status, first.code, f"{first.reason} ({len(halts)} of {len(items)} items)", approvals)
@@ -208,11 +214,11 @@ class Execution(Schedule):
         return items, self.board.trace(over.names)
 
     async def _item(
-        self, node: PlannedNode, each: PlannedNode, cell: Cell, item: Any, place: int, source: Trace, step_id: str
-    ) -> Done:
+        self, node: PlannedNode, each: PlannedNode, cell: Cell, own: Cell, item: Any, place: int, source: Trace,
+        step_id: str,
+    ) -> Done:  # fmt: skip
         extra = {"item": plain(item), "index": Plain(place, 1)}
         given, trace = self._input(each, extra, source)
-        own = Cell(0)
         runtime = each.spec.runtime or node.spec.runtime or self.runtime
         try:
             if isinstance(each.spec, SubgraphNode):
@@ -231,6 +237,15 @@ class Execution(Schedule):
             cell.attempts += own.attempts
             cell.cost_micro_usd += own.cost_micro_usd
             cell.tokens += own.tokens
+
+
+def _item_result(each: PlannedNode, place: int, halt: Halt, cell: Cell) -> NodeResult:
+    """Return how an item ended that did not complete."""
+    return NodeResult(
+        name=f"[{place}]", kind=each.kind, status=halt.status, code=halt.code, reason=halt.reason,
+        cost_micro_usd=cell.cost_micro_usd, tokens=cell.tokens, runs=1, attempts=cell.attempts,
+        step_ids=tuple(cell.step_ids), approvals=halt.approvals, inner=cell.inner,
+    )  # fmt: skip
 
 
 async def _gathered(work: Callable[[], Awaitable[None]], count: int) -> None:

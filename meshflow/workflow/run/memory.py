@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from meshflow.agent.run import HELD
 from meshflow.errors import ConfigError, LedgerError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.ledger.format.payload import payload_bytes
@@ -31,7 +32,9 @@ _OUTPUT_STAGE = STAGE_BY_NAME["output_guardrails"].name
 
 @dataclass(frozen=True, slots=True)
 class StepMemo:
-    """How the last attempt at a step ended: completed, denied, failed, paused, or ``begun`` where nobody knows.
+    """How the last attempt at a step ended: completed, denied, failed, paused, held, or ``begun`` where nobody knows.
+
+    A step that is held came while its run, agent, tool or tenant was paused, and is handed in again as a new attempt.
 
     ``doubt`` says why ``value`` is not what the step put out, and is empty where it is. ``labels`` are names of an
     origin and a confidentiality. ``executed`` says that a step which did not complete has had its effect. ``given`` is
@@ -157,6 +160,8 @@ class LedgerMemory(NoMemory):
 
 def _memo(step: Mapping[str, Any]) -> StepMemo:
     status = _STATUS.get(step["verdict"], "failed")
+    if step["code"] == HELD:
+        status = "held"
     if status == "failed" and step["code"] in _CUT_OFF and step["executed"]:
         status = BEGUN
     request = step["approval_request"] or {}

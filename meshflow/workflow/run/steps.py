@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from meshflow.agent.run import HELD
 from meshflow.errors import ConfigError
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.record import RuntimeOutcome, Status
@@ -285,7 +286,8 @@ class Run:
                 approval = asked  # nobody has decided yet
             approvals = (approval,) if approval is not None else ()
             executed = outcome.status is Status.DENIED and outcome.record.executed
-            halt = Halt(_HALTS[outcome.status], outcome.code, outcome.reason, approvals, executed=executed)
+            status = NodeStatus.PAUSED if outcome.code == HELD else _HALTS[outcome.status]
+            halt = Halt(status, outcome.code, outcome.reason, approvals, executed=executed)
         await self.memory.remember(_memo(call, outcome, value, halt))
         if halt is not None:
             raise halt
@@ -337,7 +339,7 @@ def _memo(call: Call, outcome: RuntimeOutcome, value: Plain, halt: Halt | None) 
     origin, confidentiality = with_handed(record.origin, record.confidentiality, record.metadata)
     return StepMemo(
         step_id=call.step_id,
-        status="completed" if halt is None else halt.status.value,
+        status="completed" if halt is None else "held" if halt.code == HELD else halt.status.value,
         attempt=record.attempt,
         value=value.value,
         code=halt.code if halt is not None else "",

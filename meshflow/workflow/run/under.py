@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from meshflow.agent.run import HELD
 from meshflow.errors import ConfigError
 from meshflow.record import RuntimeOutcome, Status
 from meshflow.step import Metered, NodeInput, current_step
@@ -59,10 +60,10 @@ class UnderAnother:
 
         async def pass_on(given: Any) -> Any:
             outcome = self.outcome = await self.runtime.run(await self._step(given))
-            if outcome.status is Status.PAUSED:
+            if self.paused:
                 approval = outcome.approval_id or (self.waited or {}).get("approval") or ""
-                waits = {"attempt": outcome.record.attempt, "approval": approval}
-                return Metered(paused_by((approval,), waits), cost_usd=0)
+                waits = {"attempt": outcome.record.attempt, "approval": approval, "held": outcome.code == HELD}
+                return Metered(paused_by((approval,) if approval else (), waits), cost_usd=0)
             if not outcome.ok:
                 raise InnerStepError(outcome)
             record, labels = outcome.record, self.runtime.labels_of(outcome)
@@ -73,22 +74,31 @@ class UnderAnother:
     @property
     def paused(self) -> str:
         """The code with which the step inside has just come to wait."""
-        return self.outcome.code if self.outcome is not None and self.outcome.status is Status.PAUSED else ""
+        outcome = self.outcome
+        waits = outcome is not None and (outcome.status is Status.PAUSED or outcome.code == HELD)
+        return outcome.code if outcome is not None and waits else ""
 
     async def undecided(self) -> bool:
         """Say whether nobody has decided on the step inside, by the ledger of its runtime."""
         ledger = self.runtime.ledger
+        if self._held:
+            return False
         return ledger is not None and await ledger.find_approval(self.run.run_id, self._id) is None
 
     def ended(self) -> Halt | None:
         """Return how the step inside ended, where it did without an output."""
-        if self.outcome is None or self.outcome.status not in _HALTS:
+        if self.outcome is None or self.outcome.status not in _HALTS or self.outcome.code == HELD:
             return None
         executed = self.outcome.status is Status.DENIED and self.outcome.record.executed
         return Halt(_HALTS[self.outcome.status], self.outcome.code, self.outcome.reason, executed=executed)
 
     def settle(self, run: Run, cell: Cell) -> None:
         """Count nothing: the step around it says what it cost."""
+
+    @property
+    def _held(self) -> bool:
+        """Whether it was no person that it waited for, but the end of a pause."""
+        return self.waited is not None and bool(self.waited["held"])
 
     @property
     def _id(self) -> str:
@@ -98,7 +108,7 @@ class UnderAnother:
         outer = current_step()
         if outer is None:
             raise ConfigError("a step under another runtime runs within one of the run")
-        if self.waited is None:
+        if self.waited is None or self._held:
             attempt = await self.runtime.next_attempt(self.run.run_id, self._id)
         else:
             attempt = self.waited["attempt"]
@@ -111,7 +121,7 @@ class UnderAnother:
             self.call, step_id=self._id, given=Plain(given, 1), trace=Trace((), outer.labels),
             target=replace(self.call.target, handler=handler),
         )  # fmt: skip
-        return self.run.step(call, attempt, resume=self.waited is not None)
+        return self.run.step(call, attempt, resume=self.waited is not None and not self._held)
 
 
 def _saying(value: Any) -> Callable[[Any], Awaitable[Any]]:

@@ -93,3 +93,39 @@ async def test_a_paused_run_goes_on_where_it_was(make: Make) -> None:
     assert await mesh.stops() == ()
     models = [step for step in await mesh.ledger.get_run("run-p") if step["node_id"] == "greeter.model"]
     assert len(models) == 1
+
+
+SAGA = """\
+nodes:
+  book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+  find: {kind: tool, tool: find, input: {what: "${{ input }}"}}
+edges: [book -> find]
+"""
+
+
+async def test_a_run_that_meets_a_pause_waits_and_undoes_nothing(make: Make) -> None:
+    """A paused tool once denied the run, which undid what it had done and could not be gone on with."""
+    mesh, ran = make(), []
+    names = Registry()
+    for name in ("book", "unbook"):
+        names.function(lambda given, name=name: ran.append(name), name=name)
+    names.tool(lambda what: f"found {what}", name="find")
+    wf = WorkflowDefinition.from_yaml(SAGA)
+    await mesh.pause(tool="find", reason="wait", authority="ops")
+    first = await mesh.run_workflow(wf, input="tea", run_id="run-w", registry=names)
+    assert (first.status.value, first.node, first.code) == ("paused", "find", "compliance_profile.paused")
+    assert (await mesh.resume_workflow(wf, "run-w", registry=names)).status.value == "paused"
+    await mesh.release(tool="find", reason="go on", authority="ops")
+    result = await mesh.resume_workflow(wf, "run-w", registry=names)
+    assert (result.status.value, result.output, ran) == ("completed", "found tea", ["book"])
+
+
+async def test_a_run_that_is_paused_before_its_first_step_goes_on_with_its_input(make: Make) -> None:
+    mesh, names = make(), Registry()
+    names.tool(lambda what: f"found {what}", name="find")
+    wf = WorkflowDefinition.from_yaml("nodes:\n  find: {kind: tool, tool: find, input: {what: '${{ input }}'}}\n")
+    await mesh.pause(run="run-q", reason="wait", authority="ops")
+    first = await mesh.run_workflow(wf, input="tea", run_id="run-q", registry=names)
+    assert first.status.value == "paused"
+    result = await mesh.resume_workflow(wf, "run-q", registry=names)
+    assert (result.status.value, result.output) == ("completed", "found tea")

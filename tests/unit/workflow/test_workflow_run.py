@@ -192,6 +192,9 @@ async def test_one_failing_item_fails_the_map_and_starts_no_further(world: Any) 
     assert (result.status, result.code) == (RunStatus.FAILED, "execution.handler_error")
     assert "ZeroDivisionError" in result.reason
     assert len(world.calls) == 2
+    (item,) = result.nodes["all"].inner.values()
+    assert (item.name, item.status, item.step_ids) == ("[1]", NodeStatus.FAILED, ("all[1]",))
+    assert "ZeroDivisionError" in item.reason
 
 
 SUBGRAPH = """\
