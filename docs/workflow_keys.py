@@ -1,7 +1,11 @@
-"""Write the tables of docs/reference/workflow.md from the models of workflow files: python docs/workflow_keys.py"""
+"""Write the tables of docs/reference/workflow.md, and the JSON Schema beside it, from the models of workflow files.
+
+Run ``python docs/workflow_keys.py`` after a change to them.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,10 +14,12 @@ from typing import Any
 from pydantic import BaseModel, create_model
 
 from meshflow.workflow.codes import CODES
+from meshflow.workflow.schema import workflow_schema
 from meshflow.workflow.spec import NODE_TYPES, Document, Edge, Limits, Node
 from meshflow.workflow.spec.nodes import CompensationNode, Labels, Retry
 
 PAGE = Path(__file__).parent / "reference" / "workflow.md"
+SCHEMA = PAGE.with_name("workflow-schema.json")
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 _MARKED = re.compile(r"<!-- begin: (?P<name>[a-z0-9_ ]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
@@ -63,5 +69,11 @@ def page(text: str) -> str:
     return _MARKED.sub(lambda m: f"{BEGIN.format(m['name'])}\n{parts[m['name']]}\n{END.format(m['name'])}", text)
 
 
+def schema() -> str:
+    """Return the schema as it is published."""
+    return json.dumps(workflow_schema(), indent=2) + "\n"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    SCHEMA.write_text(schema(), "utf-8")

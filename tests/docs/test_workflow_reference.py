@@ -36,6 +36,10 @@ def test_tables_are_current(writer: Any) -> None:
     assert not missing
 
 
+def test_the_published_schema_is_current(writer: Any) -> None:
+    assert writer.SCHEMA.read_text("utf-8") == writer.schema(), "run python docs/workflow_keys.py"
+
+
 def test_every_key_of_the_schema_is_in_a_table(writer: Any) -> None:
     text = writer.PAGE.read_text("utf-8")
     schema = workflow_schema()
