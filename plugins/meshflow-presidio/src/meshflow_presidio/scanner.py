@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import secrets
 import threading
 from collections import OrderedDict
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -101,6 +103,7 @@ class TextScanner:
             self.not_covered = tuple(missing) if full else (*missing, SECRET)
             self.covered = analyzer.covered | ({SECRET} if self._secrets is not None else frozenset())
             canonical("\u00e9")
+            _collect_once()
             self._analyzer = analyzer
 
     @property
@@ -153,3 +156,13 @@ class TextScanner:
             found = [Span(f.entity, offsets[f.start], offsets[f.end - 1] + 1, f.score) for f in found]
         found.sort(key=lambda span: (span.start, span.end))
         return tuple(found)
+
+
+@cache
+def _collect_once() -> None:
+    """Collect what loading the libraries and reading their expressions for the first time has left.
+
+    Those are tens of thousands of objects. If not now, the collector looks through all there is in the midst of one of
+    the first steps, and holds every event loop up for 50 ms and more.
+    """
+    gc.collect()
