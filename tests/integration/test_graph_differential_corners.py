@@ -9,6 +9,7 @@ import operator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from pydantic import BaseModel
 from two_libraries import END, START, Lib, Programs, State, asking, both, edges, nodes, say
 
 program = PROGRAMS = Programs()
@@ -21,6 +22,11 @@ class Logs(TypedDict):
 
 class Numbered(Logs):
     number: int
+
+
+class Model(BaseModel):
+    n: int = 0
+    log: Annotated[list[str], operator.add] = []
 
 
 def inside(lib: Lib, *names: str, arrows: tuple[str, ...], **more: Any) -> Any:
@@ -393,6 +399,87 @@ def two_overwrites_at_once(lib: Lib) -> Any:
         return {"log": lib.Overwrite(["a"])}
 
     return edges(nodes(lib, "c", a=node, b=node), ".>a", ".>b", ".>c")
+
+
+# --- the past, Sends and joins
+
+
+@program(kept=True, parallel=True, acts=({"n": 0}, ("past", "d"), HISTORY))
+def from_the_past_behind_a_join(lib: Lib) -> Any:
+    return edges(nodes(lib, *"abcd"), ".>a", ".>b", "b>c", "a+c>d")
+
+
+@program(kept=True, parallel=True, acts=({"n": 0}, ("past", "c"), HISTORY))
+def from_the_past_before_a_join(lib: Lib) -> Any:
+    return edges(nodes(lib, *"abcd"), ".>a", ".>b", "b>c", "a+c>d")
+
+
+@program(kept=True, parallel=True, acts=({"n": 0}, ("past", "sub")))
+def from_the_past_before_a_graph_inside(lib: Lib) -> Any:
+    sub = inside(lib, "x", "y", arrows=(".>x", "x>y")).compile()
+    return edges(nodes(lib, "a", "z", sub=sub), ".>a", "a>sub", "sub>z")
+
+
+@program(kept=True, acts=({"n": 0}, ("past", "b", {"log": ["edit"]}, None), HISTORY))
+def change_of_the_past_as_whoever_ran_last(lib: Lib) -> Any:
+    return edges(nodes(lib, *"abc"), ".>a", "a>b", "b>c")
+
+
+@program(kept=True, acts=({"n": 0}, {"log": ["x"]}, {"n": 5}))
+def inputs_of_a_part_of_the_state(lib: Lib) -> Any:
+    return edges(nodes(lib, *"ab"), ".>a", "a>b")
+
+
+@program(kept=True, parallel=True, acts=({"n": 0}, ("resume", {"a?": "A"}), ("resume", "B")))
+def deferred_node_behind_two_questions(lib: Lib) -> Any:
+    graph = nodes(lib, a=asking(lib, "a?"), b=asking(lib, "b?"))
+    graph.add_node("late", say("late"), defer=True)
+    return edges(graph, ".>a", ".>b", "a>late", "b>late")
+
+
+@program(kept=True, parallel=True, acts=({"n": 0}, ("resume", {"q": "A"})))
+def question_of_one_send_of_three(lib: Lib) -> Any:
+    graph = nodes(lib, "end", w=lambda given: {"log": [lib.interrupt("q") if given == 1 else str(given)]})
+    graph.add_conditional_edges(START, lambda s: [lib.Send("w", i) for i in range(3)], ["w"])
+    return edges(graph, "w>end")
+
+
+@program(kept=True, needs_loop=True, parallel=True, acts=({"n": 0}, ("resume", {"x?": "X"}), ("resume", "Y")))
+def questions_of_coroutines(lib: Lib) -> Any:
+    async def x(state: Any) -> dict[str, Any]:
+        return {"log": [lib.interrupt("x?")]}
+
+    async def y(state: Any) -> dict[str, Any]:
+        return {"log": [lib.interrupt("y?")]}
+
+    return edges(nodes(lib, "c", x=x, y=y), ".>x", ".>y", "x+y>c")
+
+
+@program(kept=True, acts=({"n": 1}, ("resume", "x"), ("update", {"log": ["u"]}, "a"), ("none",)))
+def pydantic_state_that_is_kept(lib: Lib) -> Any:
+    graph = lib.StateGraph(Model)
+    graph.add_node("a", lambda s: {"n": s.n + 1, "log": [lib.interrupt("q")]})
+    graph.add_node("b", lambda s: Model(n=s.n * 2, log=["b"]))
+    return edges(graph, ".>a", "a>b")
+
+
+@program(parallel=True, acts=({"n": 1},))
+def commands_side_by_side(lib: Lib) -> Any:
+    several = [lib.Command(goto="c"), {"log": ["b"]}]
+    return edges(nodes(lib, "c", a=lambda s: lib.Command(goto="c"), b=lambda s: several), ".>a", ".>b")
+
+
+@program(parallel=True, acts=({"n": 1},))
+def command_to_the_node_itself_and_an_edge(lib: Lib) -> Any:
+    def node(state: Any) -> Any:
+        return lib.Command(update={"n": state["n"] + 1, "log": ["a"]}, goto="a" if state["n"] < 3 else "c")
+
+    return edges(nodes(lib, "c", a=node), ".>a", "a>c")
+
+
+@program(parallel=True, acts=({"n": 1},))
+def command_to_the_target_of_a_join(lib: Lib) -> Any:
+    return edges(nodes(lib, *"bcd", a=lambda s: lib.Command(goto="d")), ".>a", ".>b", "b>c", "a+c>d")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
