@@ -218,6 +218,9 @@ def test_options_hold_before_and_behind_the_command(shell: Shell) -> None:
 
 
 def test_facts_are_told_as_fields_and_never_as_python_writes_objects(shell: Shell) -> None:
+    shell.write(
+        "meshflow.yaml", "stages: {sensitive_data_scan: {timeout_ms: 60000}}\n"
+    )  # a busy machine takes its time
     command = ("explain", "--node", "pay", "--tool", "refund", "--input", '{"to": "ada@example.com"}')
     facts = shell(*command, "--json").document["facts"]
     assert facts["tenant_scoping"] == {"tenant_id": "default"}
