@@ -137,7 +137,7 @@ def test_no_masked_text_still_holds_what_was_found(
 
 @pytest.fixture(scope="module")
 def masker() -> PresidioPlugin:
-    return loaded()
+    return loaded(timeout_ms=60_000)
 
 
 def test_no_socket_is_opened_and_no_name_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
