@@ -9,7 +9,7 @@ from typing import Any
 from meshflow.clock import Clock
 from meshflow.digest import arguments_digest
 from meshflow.errors import LedgerConflictError, LedgerError
-from meshflow.ledger.format.entry import VERSION, StoredEntry, principal_from, seal
+from meshflow.ledger.format.entry import VERSION, StoredEntry, Written, principal_from, seal
 from meshflow.ledger.format.payload import payload_bytes, payload_value
 from meshflow.ledger.format.steps import step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
@@ -77,13 +77,7 @@ async def decide(
 
     ApprovalRefusedError where there is nothing to decide, or not by this person or any more.
     """
-    approve, approver, reason = answer.approve, answer.approver, answer.reason
-    if not isinstance(approve, bool):
-        raise ApprovalRefusedError("answer", f"approve is True or False, not {approve!r}")
-    if not _is_name(approver):
-        raise ApprovalRefusedError(
-            "approver", f"a decision needs the name of who decides, of at most {_LONGEST_NAME} characters"
-        )
+    _refuse_answer(answer)
     entry = await _request(store, approval_id, tenant)
     step, now_us = step_dict(entry), clock.now_us()
     if await store.decision(approval_id) is not None:
@@ -91,32 +85,65 @@ async def decide(
     expires = step["approval_request"]["expires_at_us"]
     if expires <= now_us:
         raise ApprovalRefusedError("expired", f"approval {approval_id!r} expired at {timestamp(expires)}; run it again")
-    _refuse_self(step["principal"], approver, approval_id)
+    _refuse_self(step["principal"], answer.approver, approval_id)
     digest = _digest(answer, step, entry)
     votes = await _votes(store, entry.run_id, approval_id)
     _refuse_vote(votes, answer, digest, approval_id)
     required = step["approval_request"].get("required", 1)
-    if approve and len(votes) + 1 < required:
-        return await _vote(store, entry, step, answer, digest, len(votes), required, now_us)
     fields = {
-        "v": VERSION, "kind": "approval", "run_id": entry.run_id, "step_id": step["step_id"],
-        "attempt": step["attempt"], "tenant_id": step["tenant_id"], "node_id": step["node_id"],
-        "approval_id": approval_id, "approved": approve, "started_us": now_us,
-        "arguments_digest": digest, "edited": answer.edits, "votes": [vote.entry_hash.hex() for vote in votes],
+        "v": VERSION, "run_id": entry.run_id, "tenant_id": step["tenant_id"], "node_id": step["node_id"],
+        "approval_id": approval_id, "approved": answer.approve, "started_us": now_us, "arguments_digest": digest,
+        "edited": answer.edits,
+    }  # fmt: skip
+    decided = not answer.approve or len(votes) + 1 >= required
+    append = _append_decision if decided else _append_vote
+    written = await append(store, fields, step, answer, votes)
+    return {
+        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": answer.approve,
+        "approver": answer.approver, "reason": answer.reason, "decided_at": timestamp(now_us), "seq": written.seq,
+        "entry_hash": written.entry_hash, "decided": decided, "approvals": len(votes) + answer.approve,
+        "required": required,
+    }  # fmt: skip
+
+
+async def _append_decision(
+    store: LedgerStore, fields: Mapping[str, Any], step: Mapping[str, Any], answer: Answer, votes: list[StoredEntry]
+) -> Written:
+    """Append the decision; the key of the entry lets one in, whoever else decides between our look and our entry."""
+    body = {
+        **fields, "kind": "approval", "step_id": step["step_id"], "attempt": step["attempt"],
+        "votes": [vote.entry_hash.hex() for vote in votes],
     }  # fmt: skip
     try:
-        written = await store.append(seal(fields, _contents(answer)))
+        return await store.append(seal(body, _contents(answer)))
     except LedgerConflictError:
-        # Somebody else decided between our look and our entry; the key of the entry lets only one in.
-        if await store.decision(approval_id) is not None:
-            raise _decided(approval_id) from None
+        if await store.decision(fields["approval_id"]) is not None:
+            raise _decided(fields["approval_id"]) from None
         raise
-    return {
-        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": approve,
-        "approver": approver, "reason": reason, "decided_at": timestamp(now_us), "seq": written.seq,
-        "entry_hash": written.entry_hash, "decided": True, "required": required,
-        "approvals": len(votes) + approve,
-    }  # fmt: skip
+
+
+async def _append_vote(
+    store: LedgerStore, fields: Mapping[str, Any], step: Mapping[str, Any], answer: Answer, votes: list[StoredEntry]
+) -> Written:
+    """Append one of several approvals; a concurrent one under the same place makes the caller try again."""
+    approval_id = fields["approval_id"]
+    body = {**fields, "kind": "vote", "step_id": f"{step['step_id']}/{approval_id}", "attempt": len(votes) + 1}
+    try:
+        return await store.append(seal(body, _contents(answer)))
+    except LedgerConflictError:
+        if len(await _votes(store, fields["run_id"], approval_id)) == len(votes):
+            raise  # nobody else answered: the run takes no more entries
+        raise ApprovalRefusedError("raced", f"somebody else answered {approval_id!r} just now; look again") from None
+
+
+def _refuse_answer(answer: Answer) -> None:
+    """Refuse what is no answer of a person with a name."""
+    if not isinstance(answer.approve, bool):
+        raise ApprovalRefusedError("answer", f"approve is True or False, not {answer.approve!r}")
+    if not _is_name(answer.approver):
+        raise ApprovalRefusedError(
+            "approver", f"a decision needs the name of who decides, of at most {_LONGEST_NAME} characters"
+        )
 
 
 def _is_name(approver: object) -> bool:
@@ -162,30 +189,6 @@ def _refuse_vote(votes: list[StoredEntry], answer: Answer, digest: str, approval
             raise ApprovalRefusedError(
                 "edit", f"others have approved other arguments for {approval_id!r}; deny it instead"
             )
-
-
-async def _vote(
-    store: LedgerStore, entry: StoredEntry, step: Mapping[str, Any], answer: Answer, digest: str, place: int,
-    required: int, now_us: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Append one of several approvals; a concurrent one under the same place makes the caller try again."""
-    approval_id = step["approval_request"]["approval_id"]
-    fields = {
-        "v": VERSION, "kind": "vote", "run_id": entry.run_id, "step_id": f"{step['step_id']}/{approval_id}",
-        "attempt": place + 1, "tenant_id": step["tenant_id"], "node_id": step["node_id"], "approval_id": approval_id,
-        "approved": True, "started_us": now_us, "arguments_digest": digest, "edited": answer.edits,
-    }  # fmt: skip
-    try:
-        written = await store.append(seal(fields, _contents(answer)))
-    except LedgerConflictError:
-        if len(await _votes(store, entry.run_id, approval_id)) == place:
-            raise  # nobody else did: the run takes no more entries
-        raise ApprovalRefusedError("raced", f"somebody else answered {approval_id!r} just now; look again") from None
-    return {
-        "approval_id": approval_id, "run_id": entry.run_id, "step_id": step["step_id"], "approved": True,
-        "approver": answer.approver, "reason": answer.reason, "decided_at": timestamp(now_us), "seq": written.seq,
-        "entry_hash": written.entry_hash, "decided": False, "approvals": place + 1, "required": required,
-    }  # fmt: skip
 
 
 async def _request(store: LedgerStore, approval_id: str, tenant: str | None) -> StoredEntry:
