@@ -11,6 +11,8 @@ from meshflow.policy.syntax import Node, Rule, line_of, nodes_of, path_of, varia
 
 Path = tuple[str, ...]
 Listed = Mapping[str, Path]
+_CHAIN = 8
+"""How many names for names of parts are followed."""
 _REFERENCES = frozenset({"Var", "RefDot", "RefBrack"})
 
 
@@ -42,11 +44,14 @@ class Names:
         self.lists = {name: texts for name, texts in lists.items() if name in once}
         self.parts = {name: path for name, path in given.items() if name in once}
         self._rule = rule
-        for _ in named:  # one may stand for a part of another, in any order
+        for _ in range(_CHAIN):  # one may stand for a part of another, in any order
+            known = len(self.parts)
             for name, node in named.items():
                 path = self.part(node) if name in once else None
                 if path is not None:
                     self.parts[name] = path
+            if len(self.parts) == known:
+                break
 
     def part(self, node: Node) -> Path | None:
         """Return the part of input that an expression is, if it is one that can be told."""

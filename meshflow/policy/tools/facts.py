@@ -25,15 +25,15 @@ def wrong_reads(reach: Reach) -> Iterator[Problem]:
     told: set[tuple[str, str]] = set()
     for entry in ENTRY_POINTS:
         schema = input_schema(entry)
-        for read in reads_at(reach, entry):
+        for read in _reads_at(reach, entry, schema):
             problem = _problem(read.path, entry, schema)
             if problem is not None and (read.where, problem) not in told:
                 told.add((read.where, problem))
                 yield Problem(read.where, problem)
 
 
-def reads_at(reach: Reach, entry: EntryPoint) -> Iterator[Read]:
-    """Yield all that an entry point's rules read of ``input``."""
+def _reads_at(reach: Reach, entry: EntryPoint, schema: Mapping[str, Any]) -> Iterator[Read]:
+    """Yield what an entry point's rules read of ``input``."""
     functions: dict[str, list[Rule]] = {}
     for rule in reach.rules:
         if rule.function:
@@ -49,16 +49,18 @@ def reads_at(reach: Reach, entry: EntryPoint) -> Iterator[Read]:
         yield from reads_of(rule, names)
         for call in calls_of(rule):
             for function in (one for name in call.names for one in functions.get(name, ())):
-                handed = _handed(function, call.arguments, names)
+                handed = _handed(function, call.arguments, names, schema)
                 if handed:
                     work.append((function, handed))
 
 
-def _handed(function: Rule, arguments: tuple[Any, ...], names: Names) -> _Given:
-    """Return the parameters of a function that a call makes parts of input."""
+def _handed(function: Rule, arguments: tuple[Any, ...], names: Names, schema: Mapping[str, Any]) -> _Given:
+    """Return the parameters of a function that a call makes parts of input whose fields are known."""
     pairs = zip(function.body["head"]["Func"]["args"], arguments, strict=False)
     found = ((parameter["Var"]["value"], names.part(given)) for parameter, given in pairs if "Var" in parameter)
-    return tuple(sorted((name, path) for name, path in found if path is not None))
+    # Below an open part anything may stand, and functions that call themselves would go deeper for ever.
+    closed = ((name, path) for name, path in found if path is not None and "properties" in schema_at(path, schema))
+    return tuple(sorted(closed))
 
 
 def _problem(path: Path, entry: EntryPoint, schema: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from meshflow.policy import Bundle, Policy, shipped_bundle
@@ -54,6 +56,19 @@ def test_a_fact_that_the_stage_cannot_know_is_an_error(rules: str, line: int, sa
     ((kind, where, message),) = found(rules, kind="fact")
     assert (kind, where) == ("fact", f"p.rego:{line}")
     assert said in message
+
+
+def test_functions_that_call_themselves_with_ever_deeper_parts_end_the_check() -> None:
+    rules = 'decision := {"allow": f(input)}\nf(x) := [f(x.arguments), f(x.a), f(x.principal), f(x.b.c)]'
+    kinds = {kind for kind, _, _ in found(rules)}
+    assert {"refused", "fact"} <= kinds
+
+
+def test_a_rule_with_thousands_of_names_is_checked_in_time() -> None:
+    names = "\n".join(f"\tx{number} := input.principal" for number in range(3_000))
+    begun = time.process_time()
+    assert found(f'default decision := {{"allow": false}}\ndecision := {{"allow": true}} if {{\n{names}\n}}') == []
+    assert time.process_time() - begun < 20
 
 
 def test_a_shared_rule_is_judged_by_each_stage_that_reaches_it() -> None:
