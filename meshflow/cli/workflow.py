@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,15 +133,28 @@ def registry_of(code: Sequence[str], hosts: Sequence[str]) -> Registry:
 
 def _again(options: Chosen, request: WorkflowRequest, result: WorkflowResult) -> str:
     """Return the command that goes on with a run, if anything is left to do."""
-    if result.status.value in ("completed", "denied", "limit_reached"):
+    undone = set(_undone(result.nodes.values()))
+    left = undone - {"completed"}
+    if result.status.value == "completed" or (undone and not left):
         return ""
+    if not left and result.status.value in ("denied", "limit_reached"):
+        return ""
+    failed = result.status.value == "failed" if not undone else bool(left - {"paused"})
     words = [f"--with={one}" for one in request.code] + [f"--allow-host={one}" for one in request.hosts]
     words += [f"--config={options.config}"] if options.config is not None else []
     words += [f"--ledger={request.ledger}"] if request.ledger is not None else []
     words += [f"--tenant={request.tenant}"] if request.tenant is not None else []
     words += ["--allow-imports"] if request.allow_imports else []
-    words += ["--resume"] + (["--retry-failed"] if result.status.value == "failed" else [])
+    words += ["--resume"] + (["--retry-failed"] if failed else [])
     return command("workflow", "run", options=(*words, f"--run-id={result.run_id}"), ids=(str(request.file),))
+
+
+def _undone(nodes: Iterable[NodeResult]) -> Iterator[str]:
+    """Yield how the undoing of each node ended that was to be undone."""
+    for node in nodes:
+        if node.undone is not None:
+            yield node.undone.value
+        yield from _undone(node.inner.values())
 
 
 def _print(result: WorkflowResult, again: str) -> None:

@@ -169,7 +169,7 @@ class _Launched:
         if not isinstance(memory, LedgerMemory):
             return
         run.undone, run.counted = memory.undone, True
-        run.cost_micro_usd, run.tokens, run.steps = memory.spent
+        run.cost_micro_usd, run.tokens = memory.spent
         if memory.undone and not memory.partly_undone and self._launch.retry_failed:
             raise ConfigError(f"run {run.run_id!r} was undone, so nothing of it is tried again", where="resume")
 

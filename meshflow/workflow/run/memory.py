@@ -103,7 +103,6 @@ class Spent(NamedTuple):
 
     cost_micro_usd: int = 0
     tokens: int = 0
-    steps: int = 0
 
 
 NOTHING_SPENT = Spent()
@@ -128,7 +127,7 @@ class LedgerMemory(NoMemory):
             memo = _memo(step)
             if WITHIN in memo.step_id:
                 continue  # the step around it has it all
-            spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens, spent.steps + 1)
+            spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens)
             known = memos.get(memo.step_id)
             # What has completed stays so: a later attempt was somebody's who was refused.
             if known is None or (known.status != "completed" and memo.attempt >= known.attempt):

@@ -80,7 +80,7 @@ class Call:
 class Run:
     """What all nodes of a run share: who acts, what governs them, what they may use, and what they have used.
 
-    ``counted`` says that what was used before the run was resumed is in the sums already.
+    ``counted`` says that the money and the tokens used before the run was resumed are in the sums already.
     """
 
     run_id: str
@@ -297,10 +297,10 @@ class Run:
         """Return what a step put out before this run was resumed; its labels come along, as reads would not."""
         cell.cost_micro_usd += memo.cost_micro_usd
         cell.tokens += memo.tokens
+        self.steps += 1
         if not self.counted:
             self.cost_micro_usd += memo.cost_micro_usd
             self.tokens += memo.tokens
-            self.steps += 1
         trace = Trace((), self._labels(call, memo))
         if memo.doubt:
             return Done(NOTHING, trace, f"{memo.doubt}, so it cannot be read again")

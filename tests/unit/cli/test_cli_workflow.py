@@ -95,3 +95,18 @@ def test_imports_need_leave(shell: Shell) -> None:
 
 def test_the_schema_is_printed(shell: Shell) -> None:
     assert shell("schema", "--workflow").document["title"] == "workflow file"
+
+
+def test_a_run_that_was_undone_is_gone_on_with_only_where_something_is_left(shell: Shell) -> None:
+    undo = "compensate: {kind: python, call: UNDO}"
+    saga = f"nodes:\n  book: {{kind: python, call: greet, input: x, {undo}}}\n  fail: {{kind: python, call: greet}}\n"
+    saga += "edges: [book -> fail]\n"
+    saga = saga.replace("fail: {", "fail: {input: nobody, ")
+    words = ("--with", "code.py", "--json")
+    shell.write("saga.yaml", saga.replace("UNDO", "greet"))
+    done = shell("workflow", "run", "saga.yaml", *words)
+    assert (done.document["nodes"][0]["undone"], done.document["resume_command"]) == ("completed", "")
+    shell.write("left.yaml", saga.replace("UNDO", "greet, input: nobody"))
+    done = shell("workflow", "run", "left.yaml", *words)
+    assert done.document["nodes"][0]["undone"] == "failed"
+    assert "--retry-failed" in done.document["resume_command"]

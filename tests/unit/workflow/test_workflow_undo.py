@@ -225,3 +225,4 @@ edges: [a -> b]
     assert (first.status, first.cost_usd) == (RunStatus.DENIED, 0.4)
     result = await world.resume(text, retry_failed=True)
     assert (result.status, result.node, result.cost_usd) == (RunStatus.LIMIT_REACHED, "b", 0.8)
+    assert result.steps == 2
