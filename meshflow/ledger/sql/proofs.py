@@ -41,9 +41,10 @@ def root_at(connection: Connection, size: int) -> bytes:
     return range_root(Nodes(recall_from(connection)), 0, size)
 
 
-def _nodes(connection: Connection) -> Nodes:
-    """Return the log's nodes, its right edge as the log's row has it: whoever checks a proof notices a wrong one."""
-    return Nodes(recall_from(connection), load_log(connection)[1].frontier)
+def _log(connection: Connection) -> tuple[str, Nodes]:
+    """Return the log's name and nodes, its right edge as its row has it: whoever checks a proof notices a wrong one."""
+    origin, log = load_log(connection)
+    return origin, Nodes(recall_from(connection), log.frontier)
 
 
 def prove(
@@ -63,10 +64,11 @@ def prove(
     if newest is None or newest[0] < entry_id:
         raise UncoveredError(f"entry {found_seq} of run {run_id!r} has come after the newest checkpoint")
     size, note = newest
-    path = inclusion_proof(_nodes(connection), entry_id - 1, size)
+    origin, nodes = _log(connection)
+    path = inclusion_proof(nodes, entry_id - 1, size)
     return {
         "v": 1,
-        "origin": origin_and_size(connection)[0],
+        "origin": origin,
         "run_id": run_id,
         "seq": found_seq,
         "step_index": index,
@@ -87,11 +89,11 @@ def prove_consistency(connection: Connection, old_size: int) -> dict[str, Any]:
     if newest is None or not 0 <= old_size <= newest[0]:
         have = "none" if newest is None else f"size {newest[0]}"
         raise LedgerError(f"no checkpoint covers size {old_size}; the newest one is {have}")
-    nodes = _nodes(connection)
+    origin, nodes = _log(connection)
     path = consistency_proof(nodes, old_size, newest[0])
     return {
         "v": 1,
-        "origin": origin_and_size(connection)[0],
+        "origin": origin,
         "old_size": old_size,
         "new_size": newest[0],
         "old_root": range_root(nodes, 0, old_size).hex(),
@@ -107,4 +109,4 @@ def consistency(connection: Connection, old_size: int, new_size: int) -> list[by
     size = origin_and_size(connection)[1]
     if not 0 <= old_size <= new_size <= size:
         raise LedgerError(f"the log of {size} entries proves nothing about the sizes {old_size} and {new_size}")
-    return consistency_proof(_nodes(connection), old_size, new_size)
+    return consistency_proof(_log(connection)[1], old_size, new_size)
