@@ -232,7 +232,7 @@ class Bundle:
         need(apart or (seq, previous) == (run.next, run.previous), "chain", what + "it does not follow the one before")
         run.gaps += [range(run.next, seq)] if seq > run.next else []
         run.next, run.previous, run.entries = seq + 1, digest, run.entries + 1
-        body = read(text, "body")
+        body = read(text, f"body: {what[:-2]}")
         forms = {**BODY[""], **BODY.get(str(body.get("kind")), {})}
         sound = all(fits(body.get(name), form) for name, form in forms.items())
         need(sound and body["v"] == 1 and body["run_id"] == run_id, "body", what + "not the body of one")

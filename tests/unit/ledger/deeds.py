@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bundling import Forge, dump
+from forgery import Entry, Run, Where
 
 from meshflow.ledger.format.chain import genesis_hash
 
@@ -227,13 +228,36 @@ def payload_without_commitment(forge: Forge) -> None:
     forge.entries[0]["payloads"]["input"] = {"data": "1", "salt": "0" * 32}
 
 
-DEEDS: dict[Callable[[Forge], None], str] = {
-    twice: "keys", after_the_close: "places", closed_twice: "places", counts_wrong: "places", late_fork: "places",
-    gone: "erasures", erased_and_there: "erasures", erased_twice: "erasures", erased_before: "erasures",
-    erased_itself: "erasures", erased_in_another_run: "erasures", erased_nothing: "erasures",
-    erased_a_field_twice: "erasures", skipping: "chain", backwards: "chain", unlinked: "chain",
-    of_another_genesis: "chain", fork_of_another_step: "forks", fork_of_another_genesis: "forks",
-    fork_of_what_is_not_there: "forks", fork_of_nobody: "forks", fork_of_itself: "forks",
-    fork_before_its_parent: "forks", payload_of_another_entry: "commitments",
-    payload_of_another_field: "commitments", payload_without_commitment: "commitments",
-}  # fmt: skip
+def at(seq: int, step_id: str | None = "s") -> Entry:
+    """Where a deed is found: an entry of the run r, by default of a step."""
+    return Entry("r", seq, f"s{seq}" if step_id == "s" else step_id)
+
+
+DEEDS: dict[Callable[[Forge], None], tuple[str, Where]] = {
+    twice: ("keys", at(1, "a")),
+    after_the_close: ("places", at(2)),
+    closed_twice: ("places", at(1, "")),
+    counts_wrong: ("places", at(1, "")),
+    late_fork: ("places", at(1, "")),
+    gone: ("erasures", at(0, None)),
+    erased_and_there: ("erasures", at(1, "e0")),
+    erased_twice: ("erasures", at(2, "e1")),
+    erased_before: ("erasures", at(0, "e0")),
+    erased_itself: ("erasures", at(0, "e0")),
+    erased_in_another_run: ("erasures", at(1, "e0")),
+    erased_nothing: ("erasures", at(1, "e0")),
+    erased_a_field_twice: ("erasures", at(1, "e0")),
+    skipping: ("chain", at(1, None)),
+    backwards: ("chain", at(0)),
+    unlinked: ("chain", at(1)),
+    of_another_genesis: ("chain", at(0)),
+    fork_of_another_step: ("forks", at(0, "")),
+    fork_of_another_genesis: ("forks", at(0, "")),
+    fork_of_what_is_not_there: ("forks", Run("r")),
+    fork_of_nobody: ("forks", Run("r")),
+    fork_of_itself: ("forks", Run("r")),
+    fork_before_its_parent: ("forks", Run("r")),
+    payload_of_another_entry: ("commitments", at(0)),
+    payload_of_another_field: ("commitments", at(0)),
+    payload_without_commitment: ("commitments", at(0)),
+}
