@@ -55,8 +55,10 @@ def undefined_reads(reach: Reach, data: Mapping[str, Any]) -> Iterator[Problem]:
     told = {name for rule in asked for name in _asked_for(rule) if name.rpartition(".")[0] not in packages}
     for rule in asked:
         for read in references(rule):
+            if read.path[0] != "data" or len(read.path) == 1 or not read.named:
+                continue
             names = [".".join(read.path[:end]) for end in range(2, len(read.path) + 1)]
-            known = read.path[0] != "data" or not read.named or names[-1] in below or not told.isdisjoint(names)
+            known = names[-1] in below or not told.isdisjoint(names)
             if not known and not _defines(read.path, defined, data):
                 told.add(names[-1])
                 hint = "where no data is laid over it, it is undefined"

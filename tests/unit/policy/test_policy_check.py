@@ -64,6 +64,21 @@ def test_functions_that_call_themselves_with_ever_deeper_parts_end_the_check() -
     assert {"refused", "fact"} <= kinds
 
 
+@pytest.mark.parametrize(
+    "condition",
+    ["data[input.tool]", "data", "input", "input[input.tool]", "data.a[data.b].c", "x := data[\"a\"]; x[input.tool].y",
+     "[a, b] := input.arguments; a.c == b", "some k, v in input; k == v", "walk(input, [p, v]); p == v",
+     "f(input, data)", "not input[_].x", "every k, v in input { k != v }",
+     "{k: v | some k, v in input} == input.metadata"],
+)  # fmt: skip
+def test_whatever_a_condition_looks_like_it_can_be_checked(condition: str) -> None:
+    head = 'default decision := {"allow": false}\nf(a, b) := a.c.d[b.x]\n'
+    rules = f'{head}decision := {{"allow": true}} if {{\n\t{condition}\n}}'
+    for _, where, message in found(rules):
+        assert message
+        assert where.startswith("p.rego:")
+
+
 def test_a_rule_with_thousands_of_names_is_checked_in_time() -> None:
     names = "\n".join(f"\tx{number} := input.principal" for number in range(3_000))
     begun = time.process_time()
