@@ -125,9 +125,8 @@ class LedgerMemory(NoMemory):
         spent = NOTHING_SPENT
         for step in await ledger.get_run(run_id, tenant=tenant):
             memo = _memo(step)
-            if WITHIN in memo.step_id:
-                continue  # the step around it has it all
-            spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens)
+            if WITHIN not in memo.step_id:  # else the step around it has it all
+                spent = Spent(spent.cost_micro_usd + memo.cost_micro_usd, spent.tokens + memo.tokens)
             known = memos.get(memo.step_id)
             # What has completed stays so: a later attempt was somebody's who was refused.
             if known is None or (known.status != "completed" and memo.attempt >= known.attempt):

@@ -41,7 +41,26 @@ async def take_under(run: Run, call: Call, cell: Cell, runtime: str | None) -> D
     another = run.runtimes[runtime]
     if another is run.base:
         return await run.take(call, cell)
-    return await take_within(run, call, cell, lambda waited: UnderAnother(run, call, another, f"{runtime}", waited))
+    made: list[UnderAnother] = []
+
+    def make(waited: Mapping[str, Any] | None) -> UnderAnother:
+        made.append(UnderAnother(run, call, another, f"{runtime}", waited))
+        return made[-1]
+
+    try:
+        return await take_within(run, call, cell, make)
+    except Halt as halt:
+        if halt.status is NodeStatus.FAILED and not any(one.outcome for one in made):
+            raise await _recalled(run, made[-1].step_id) or halt from None
+        raise
+
+
+async def _recalled(run: Run, step_id: str) -> Halt | None:
+    """Return the denial on record of the step inside; the record of the one around it says only that it failed."""
+    memo = await run.memory.recall(step_id)
+    if memo is None or memo.status != "denied":
+        return None
+    return Halt(NodeStatus.DENIED, memo.code, memo.reason, executed=memo.executed)
 
 
 @dataclass(slots=True)
@@ -83,7 +102,7 @@ class UnderAnother:
         ledger = self.runtime.ledger
         if self._held:
             return False
-        return ledger is not None and await ledger.find_approval(self.run.run_id, self._id) is None
+        return ledger is not None and await ledger.find_approval(self.run.run_id, self.step_id) is None
 
     def ended(self) -> Halt | None:
         """Return how the step inside ended, where it did without an output."""
@@ -101,7 +120,8 @@ class UnderAnother:
         return self.waited is not None and bool(self.waited["held"])
 
     @property
-    def _id(self) -> str:
+    def step_id(self) -> str:
+        """The id of the step inside."""
         return f"{self.call.step_id}{WITHIN}{self.name}"
 
     async def _step(self, given: Any) -> NodeInput:
@@ -109,7 +129,7 @@ class UnderAnother:
         if outer is None:
             raise ConfigError("a step under another runtime runs within one of the run")
         if self.waited is None or self._held:
-            attempt = await self.runtime.next_attempt(self.run.run_id, self._id)
+            attempt = await self.runtime.next_attempt(self.run.run_id, self.step_id)
         else:
             attempt = self.waited["attempt"]
         handler = self.call.target.handler
@@ -118,7 +138,7 @@ class UnderAnother:
             handler = _saying(said)
         # Steps of the run are unknown to another runtime, so the labels are said and nothing is read.
         call = replace(
-            self.call, step_id=self._id, given=Plain(given, 1), trace=Trace((), outer.labels),
+            self.call, step_id=self.step_id, given=Plain(given, 1), trace=Trace((), outer.labels),
             target=replace(self.call.target, handler=handler),
         )  # fmt: skip
         return self.run.step(call, attempt, resume=self.waited is not None and not self._held)

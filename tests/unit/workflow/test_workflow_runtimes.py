@@ -72,7 +72,7 @@ async def test_a_stricter_runtime_denies_its_node_and_it_is_not_tried_again(worl
     assert (result.status, result.node, result.nodes["pay"].status) == (RunStatus.DENIED, "pay", NodeStatus.DENIED)
     assert (result.nodes["pay"].attempts, world.called) == (1, ["one"])
     again = await world.resume(retried, runtimes=strict)
-    assert (again.ok, world.called) == (False, ["one"])
+    assert (again.status, again.code, world.called) == (RunStatus.DENIED, result.code, ["one"])
 
 
 async def test_what_fails_under_another_runtime_is_tried_again_as_its_node_says(world: Any, make: Make) -> None:

@@ -68,7 +68,7 @@ async def test_items_that_were_done_are_undone_when_another_fails(world: Any) ->
 async def test_a_map_that_ran_out_of_time_undoes_the_items_that_were_done(world: Any) -> None:
     world.function("book", lambda item: asyncio.sleep(60) if item == "b" else item)
     world.function("unbook")
-    result = await world.run(ITEMS.replace("concurrency: 1", "timeout_ms: 1500"), ["a", "b"])
+    result = await world.run(ITEMS.replace("concurrency: 1", "timeout_ms: 3000"), ["a", "b"])
     assert (result.code, world.called) == ("workflow.node_timeout", ["book", "book", "unbook"])
 
 
