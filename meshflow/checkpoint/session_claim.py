@@ -9,7 +9,7 @@ from typing import Any
 from meshflow.checkpoint.store import in_use
 
 # A machine that vanishes says no goodbye: after about a minute the server takes its session for ended.
-_SETTINGS = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+_KEEP_ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 
 
 class SessionClaims:
@@ -54,7 +54,9 @@ class SessionClaims:
         if self._session is None or self._session.is_closed():
             import asyncpg
 
-            self._session = await asyncpg.connect(self._url, server_settings=_SETTINGS)
+            session = await asyncpg.connect(self._url)
+            await session.execute(_KEEP_ALIVE)
+            self._session = session
         return self._session
 
 
