@@ -125,7 +125,9 @@ def registry_of(code: Sequence[str], hosts: Sequence[str]) -> Registry:
     for target in code:
         found, place, name = load_named(target, DEFAULT_REGISTRY)
         if not isinstance(found, Registry):
-            raise typer.BadParameter(f"{place}:{name} is a {type(found).__name__}, not a meshflow.workflow.Registry")
+            raise typer.BadParameter(
+                f"{place}:{name} is of type {type(found).__name__}, not a meshflow.workflow.Registry"
+            )
         whole.update(found)
     whole.allow_host(*hosts)
     return whole

@@ -91,7 +91,7 @@ class LedgerPlugin(Plugin[LedgerSettings]):
         super().__init__(settings, host)
         given = self.host.ledger
         if given is not None and not isinstance(given, ReplayLedger):
-            raise ConfigError(f"the ledger given is a {type(given).__name__}, not a ReplayLedger", where="ledger")
+            raise ConfigError(f"the ledger given is of type {type(given).__name__}, not a ReplayLedger", where="ledger")
         if settings.anchors and settings.key is None and given is None:
             raise ConfigError("anchors keep signed checkpoints; set a key", path="ledger.key")
         self.anchors = anchors_of(settings.anchors, self.host.base)
