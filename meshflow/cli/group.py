@@ -46,7 +46,7 @@ def _report(error: MeshflowError | OSError, debug: bool) -> None:
 
 
 def _told(error: MeshflowError | OSError) -> str:
-    """Return an error's message; the system's own names the file last, in a tuple's clothes."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    """Return an error's message; the system's own begins with a number, and names the file last."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"

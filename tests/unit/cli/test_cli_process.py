@@ -206,6 +206,7 @@ def test_a_full_disk_is_one_message() -> None:
         done = subprocess.run([*COMMAND, "version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert "No space left" in done.stderr
+    assert "Errno" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
