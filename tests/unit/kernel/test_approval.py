@@ -293,12 +293,12 @@ class TestOtherQuestions:
 
 
 async def test_what_an_approval_of_elsewhere_holds_is_nowhere_in_the_outcome(kit):
-    desk = Desk(kit, tenant_id="other", edited=True, edited_input={"amount": 12_345}, holds_output=True)
+    desk = Desk(kit, tenant_id="other", edited=True, edited_input={"amount": 987_654_321_012}, holds_output=True)
     await desk.ask_and_answer()
     desk.given = replace(desk.given, held_output="their report")
     outcome = await desk.runtime.run(replace(STEP, resume=True))
     assert outcome.code == "approval.other_tenant"
-    assert "12345" not in repr(outcome)
+    assert "987654321012" not in repr(outcome)
     assert "their report" not in repr(outcome)
     assert kit.plugin.calls.count("evaluate_policy") == 1
 
