@@ -98,7 +98,7 @@ def bundles() -> Iterator[tuple[str, Docs, list[str], list[str], str]]:
         forged.add("r", body)
         if len(body) < 10_000:
             yield f"a body: {name}", forged.docs(), keys, [], "body"
-    for deed, layer in DEEDS.items():
+    for deed, (layer, _) in DEEDS.items():
         forged = Forge(key)
         deed(forged)
         yield f"a deed: {deed.__name__.replace('_', ' ')}", forged.docs(), keys, [], layer

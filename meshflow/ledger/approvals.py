@@ -275,12 +275,16 @@ async def _edit(store: LedgerStore, decision: StoredEntry | None, request: Store
 
     What was asked about may itself be an edit: of a step that an earlier approval let run, and that waited again.
     """
+    seen = set()
     while decision is not None:
         if step_dict(decision).get("edited"):
             return decision
         earlier = step_dict(request)["approval_id"]
         if earlier is None:
             return None
+        if earlier in seen:
+            raise LedgerError(f"what led to approval {earlier!r} leads back to it; verify the ledger")
+        seen.add(earlier)
         decision = await store.decision(earlier)
         if decision is not None:
             _intact(decision)

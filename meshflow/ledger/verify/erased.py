@@ -9,6 +9,7 @@ import orjson
 
 from meshflow.ledger.format.entry import FIELD_NUMBER
 from meshflow.ledger.sql.database import Connection
+from meshflow.ledger.verify.found import FORM
 
 _RUNS_KEPT = 8
 
@@ -33,9 +34,12 @@ class Tombstones:
             "SELECT seq, body FROM entries INDEXED BY entries_erasure WHERE run_id = ? AND kind = 'erasure'", (run_id,)
         )
         for seq, body in rows:
-            for erased, names in _erased(orjson.loads(body)):
-                if erased < seq:
-                    yield from ((erased, name) for name in names)
+            try:  # one without its form names nothing, and is found where it stands
+                erased = _erased(orjson.loads(body))
+                named = [(place, name) for place, names in erased if place < seq for name in names]
+            except FORM:
+                continue
+            yield from named
 
     def survivors(self, run_id: str, document: Mapping[str, Any]) -> list[str]:
         """Return which payloads a tombstone names that are still there."""

@@ -21,6 +21,7 @@ _AT = "SELECT run_id, seq, step_id FROM entries WHERE id = ?"
 _BEYOND = "SELECT run_id, seq, step_id FROM entries WHERE id > ? ORDER BY id LIMIT 1"
 _FROM = "SELECT size, root FROM checkpoints WHERE size >= ? AND size < ? ORDER BY size LIMIT 1"
 _BELOW = "SELECT size, root FROM checkpoints WHERE size > ? AND size < ? ORDER BY size DESC LIMIT 1"
+_OTHER_ROOT = "its root is not that of the entries"
 
 
 class LogCheck:
@@ -92,10 +93,14 @@ class LogCheck:
         problem = self.check_stored(*row)
         if problem:
             self._say("checkpoint", f"the checkpoint at size {row[0]}: {problem}")
-            self._find_the_first(connection)
+            if problem in (_OTHER_ROOT, self._too_few()):  # else the note is nothing to go by
+                self._find_the_first(connection)
         else:
             self.newest, self.newest_note = read_checkpoint(row[2]), row[2]
             self._root, self._covered = self.newest.root, self.newest.size
+
+    def _too_few(self) -> str:
+        return f"the log holds {self.size} entries only"
 
     def check_stored(self, size: Any, root: Any, note: Any) -> str:
         """Return what is wrong with a stored checkpoint, or nothing."""
@@ -104,8 +109,8 @@ class LogCheck:
             if checkpoint != (self.origin, size, root):
                 return "its note does not say what its columns say"
             if size > self.size:
-                return f"the log holds {self.size} entries only"
-            return "" if self.root_at(size) == root else "its root is not that of the entries"
+                return self._too_few()
+            return "" if self.root_at(size) == root else _OTHER_ROOT
         except (LedgerError, TypeError, AttributeError) as error:
             return str(error)
 

@@ -81,6 +81,10 @@ def _result(run_id: str, state: str, steps: int, findings: Sequence[Finding], lo
     }
 
 
+def _unnamed(finding: Finding) -> Finding:
+    return Finding(finding.layer, f"an entry of another run: {finding.problem}")
+
+
 class _Check:
     """One pass over a run in order of seq."""
 
@@ -114,10 +118,15 @@ class _Check:
                 findings.append(Finding(finding.layer, problem, part.run_id))
             self._sealed += parent._sealed
         state = "closed" if self._closed else "open"
-        result = _result(self._run_id, state, self._steps, [*findings, *self._log.findings], self._log)
+        findings += [one if self._may_name(one.run_id) else _unnamed(one) for one in self._log.findings]
+        result = _result(self._run_id, state, self._steps, findings, self._log)
         if self._sealed:  # encrypted under a key that was not given
             result["not_checked"].append("sealed_payloads")
         return result
+
+    def _may_name(self, run_id: str | None) -> bool:
+        """Say whether whoever asks for this run may hear of that one; none is told of another tenant's."""
+        return run_id in (None, self._run_id) or run_id in {part.run_id for part in self._parents}
 
     def _own(self) -> list[Finding]:
         """Check the run's own entries and return what is wrong with them."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,3 +268,10 @@ class TestEditing:
         await ledger.decide_approval("ap-1", approve=True, approver="bob", edited={"cents": 5})
         await ledger.anonymize_run("run-1", fields=["input"])
         assert await ledger.find_approval("run-1", "step-0") is None
+
+
+async def test_an_approval_that_leads_back_to_itself_is_refused(ledger: ReplayLedger, escalated: MakeRecord) -> None:
+    await ledger.write(replace(escalated(), approval_id="ap-1"))
+    await ledger.decide_approval("ap-1", approve=True, approver="bob")
+    with pytest.raises(LedgerError, match="leads back to it"):
+        await asyncio.wait_for(ledger.find_approval("run-1", "step-0"), 10)

@@ -506,6 +506,38 @@ async def test_one_tenant_cannot_verify_all(attacked: Callable[..., Path]) -> No
         assert (await ledger.verify_chain("run-1"))["valid"]
 
 
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"erased":[1]}', b"\xff"])
+async def test_a_tombstone_without_its_form_is_found_and_stops_nothing(
+    attacked: Callable[..., Path], body: bytes
+) -> None:
+    path = attacked(sql(f"UPDATE entries SET body = x'{body.hex()}' WHERE kind = 'erasure'"))
+    async with ReplayLedger(path, key=None) as ledger:
+        assert not (await ledger.verify_ledger())["valid"]
+        assert not (await ledger.verify_ledger(layers=["commitments"]))["valid"]
+
+
+async def test_no_tenant_hears_of_the_runs_of_another(attacked: Callable[..., Path]) -> None:
+    path = attacked(then(rewrite, Forger.reindex, Forger.rebuild_log))
+    async with ReplayLedger(path, key=None) as ledger:
+        told = await ledger.verify_chain("late-1", tenant="bolt")
+        assert not told["valid"]
+        assert "run-2" in str(await ledger.verify_ledger())
+    assert all(finding["run_id"] in (None, "late-1") for finding in told["findings"])
+    assert "s11" not in str(told)
+
+
+@pytest.mark.parametrize("damage", ["note = replace(note, 'a', 'b')", "root = zeroblob(32)"])
+async def test_a_damaged_checkpoint_accuses_no_entry(attacked: Callable[..., Path], damage: str) -> None:
+    newest = "size = (SELECT max(size) FROM checkpoints)"
+    async with ReplayLedger(attacked(sql(f"UPDATE checkpoints SET {damage} WHERE {newest}")), key=None) as ledger:
+        found = (await ledger.verify_ledger())["findings"]
+    assert found
+    assert {(finding["layer"], finding["run_id"], finding["step_id"]) for finding in found} == {
+        ("checkpoint", None, None)
+    }
+    assert "no entry" not in str(found)
+
+
 async def test_an_anchor_holds_what_the_ledger_forgot(
     attacked: Callable[..., Path], tmp_path: Path, record: MakeRecord
 ) -> None:

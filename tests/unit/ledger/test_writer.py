@@ -19,11 +19,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
-        self.begun = threading.Event()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
         self.closed = False
 
     def append(self, batch: Sequence[Draft]) -> Sequence[Outcome]:
         self.begun.set()
+        self.go_on.wait(10)
         self.batches.append([draft.key[0] for draft in batch])
         return [Written(draft.run_id, 0, draft.key[0], "") for draft in batch]
 
@@ -52,13 +54,17 @@ def writer(kept: Kept) -> GroupWriter:
 async def test_what_one_turn_of_a_loop_hands_in_becomes_one_batch() -> None:
     kept = Kept()
     group = writer(kept)
-    for number in range(3):
-        await asyncio.gather(*(group.append(draft(f"{number}-{each}")) for each in range(50)))
+    kept.go_on.clear()
+    waiting = [group._submit(draft("first"))]
+    assert await asyncio.to_thread(kept.begun.wait, 10)
+    # Nobody knew yet that the very first one is not alone; these wait for its commit.
+    waiting += [group._submit(draft(f"0-{each}")) for each in range(50)]
+    kept.go_on.set()
+    await asyncio.gather(*waiting)
+    await asyncio.gather(*(group.append(draft(f"1-{each}")) for each in range(50)))
     await group.aclose()
-    # Nobody knew yet that the very first one is not alone.
-    assert sum(map(len, kept.batches)) == 150
-    assert [len(batch) for batch in kept.batches[-2:]] == [50, 50]
-    assert kept.batches[-1] == [f"2-{each}" for each in range(50)]
+    assert [len(batch) for batch in kept.batches] == [1, 50, 50]
+    assert kept.batches[-1] == [f"1-{each}" for each in range(50)]
 
 
 async def test_one_caller_alone_is_not_kept_for_another_turn_of_the_loop() -> None:
