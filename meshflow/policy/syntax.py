@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Node = Mapping[str, Any]
@@ -83,6 +83,18 @@ def rules_of(module: Node) -> Iterator[Rule]:
             function=bool(body["args"]) if kind == "Default" else "Func" in body["head"],
             default=kind == "Default",
         )
+
+
+def bodies_of(rule: Rule) -> list[Rule]:
+    """Return a rule for each of the bodies of one: each has its own variables, and an else its own value."""
+    bodies = rule.body["bodies"]
+    if len(bodies) < 2:
+        return [rule]
+    ((kind, head),) = rule.body["head"].items()
+    plain = {kind: {**head, "assign": None}}
+    return [
+        replace(rule, body={"head": plain if one["is_else"] else rule.body["head"], "bodies": [one]}) for one in bodies
+    ]
 
 
 def package_of(module: Node) -> str:

@@ -46,12 +46,19 @@ def unreachable(rules: list[Rule]) -> Iterator[Problem]:
             if never is not None:
                 message = f"this condition of {rule.name} is never true, so the body never holds"
                 yield Problem(_where(rule, never), message)
-            always = holds_always(statements)
+            always = holds_always(statements) and _has_value(rule, body)
 
 
 def holds_always(statements: list[Node]) -> bool:
     """Return whether it shows from their text that all conditions hold."""
     return all(_truth(one) is True for one in statements)
+
+
+def _has_value(rule: Rule, body: Node) -> bool:
+    """Return whether it shows from its text that there is a value: where it is undefined, the else is tried."""
+    (head,) = rule.body["head"].values()
+    value = body["assign"] or (None if body["is_else"] else head.get("assign"))
+    return value is None or _literal(value["value"]) is not None
 
 
 def strange_values(reach: Reach) -> Iterator[Problem]:

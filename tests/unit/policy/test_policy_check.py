@@ -58,6 +58,49 @@ def test_a_fact_that_the_stage_cannot_know_is_an_error(rules: str, line: int, sa
     assert said in message
 
 
+SHAPES = """decision := {"allow": kind_of(input.principal) == "agent", "reasons": r}
+
+r contains {"code": "tool"} if kind_of(input.node) == "node"
+"""
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        'kind_of(x) := "agent" if x.agent_id\nelse := "node" if x.kind',
+        'kind_of(x) := "agent" if x.agent_id\n\nkind_of(x) := "node" if x.kind',
+        'kind_of(x) := "agent" if a(x)\n\nkind_of(y) := "node" if n(y)\n\na(x) if x.agent_id\n\nn(x) if x.kind',
+        'kind_of(x) := k(x)\n\nk(x) := "agent" if x.agent_id\nelse := "node" if x.kind\nelse := "other"',
+    ],
+)
+def test_a_helper_for_several_shapes_may_ask_each_for_what_only_it_has(helper: str) -> None:
+    assert found(f"{SHAPES}\n{helper}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("helper", "said"),
+    [
+        ('kind_of(x) := "agent" if x.agent\nelse := "node" if x.typ', "input.principal.agent; did you mean agent_id?"),
+        ('kind_of(x) := "agent" if x.agent\nelse := "node"', "input.principal.agent; did you mean agent_id?"),
+    ],
+)
+def test_a_helper_for_several_shapes_must_suit_each_that_it_is_handed(helper: str, said: str) -> None:
+    assert any(said in message for _, _, message in found(f"{SHAPES}\n{helper}\n", kind="fact"))
+
+
+def test_a_helper_that_only_ever_gets_one_shape_is_held_to_it_in_every_body() -> None:
+    rules = 'decision := {"allow": f(input.principal)}\n\nf(x) if x.agent_id == "a"\n\nf(x) if x.role == "b"\n'
+    ((_, where, message),) = found(rules, kind="fact")
+    assert (where, message) == ("p.rego:7", "no step has input.principal.role; did you mean roles?")
+
+
+def test_a_part_of_input_may_be_handed_to_a_function_with_a_default() -> None:
+    rules = 'decision := {"allow": trusted(input.principal)}\n\ndefault trusted(_) := false\n\ntrusted(p) if '
+    assert found(f'{rules}"admin" in p.roles\n') == []
+    ((_, where, _),) = found(f'{rules}"admin" in p.role\n', kind="fact")
+    assert where == "p.rego:7"
+
+
 def test_functions_that_call_themselves_with_ever_deeper_parts_end_the_check() -> None:
     rules = 'decision := {"allow": f(input)}\nf(x) := [f(x.arguments), f(x.a), f(x.principal), f(x.b.c)]'
     kinds = {kind for kind, _, _ in found(rules)}
@@ -161,6 +204,7 @@ def test_what_is_reached_by_an_import_or_as_a_whole_package_is_used() -> None:
         ('a if {\n\tt := input.tool\n\tt == "x"\n\tt == "y"\n}', 7),
         ("a if 1 != 1", 4),
         ("a := 1 if { true } else := 2", 4),
+        ("a := f(1)\n\nf(x) := input.arguments[x] if true\nelse if true\nelse := 7", 8),
     ],
 )
 def test_what_can_never_hold_is_named(rules: str, line: int) -> None:
@@ -180,6 +224,9 @@ def test_what_can_never_hold_is_named(rules: str, line: int) -> None:
         'a if input.arguments.kind == "anything"',
         'a if {\n\tinput.tool == "x" with input.tool as "x"\n\tinput.tool == "y"\n}',
         "a if input.tool in [1]",
+        "a := input.arguments.b if true\nelse := false",
+        "a := f(1)\n\nf(x) := input.arguments[x] if true\nelse := 7",
+        "a := f(1)\n\nf(x) := 1 if input.tool\nelse := input.arguments[x] if true\nelse := 7",
     ],
 )
 def test_what_can_hold_is_not_named(rules: str) -> None:
