@@ -14,8 +14,9 @@ from meshflow.ledger.retention import AUTHORITY as RETENTION_POLICY
 from meshflow.names import folded_name, names_of
 from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.manifest import RecordKind
-from meshflow.profiles.stops import Stops
+from meshflow.profiles.stops import STRONGEST_FIRST, Stops
 from meshflow.stages import STAGE_BY_NAME
+from meshflow.step import ACTING_AGENT
 
 DAY_US: Final = 86_400_000_000
 _PRINCIPAL = ("subject", "agent_id", "issuer", "verified", "roles", "tenant", "token_id")
@@ -214,11 +215,15 @@ class Record:
         entry, stops = self.entry, self._run.stops
         if not stops:
             return None
-        if stops.by_agent and "principal" in entry["erased"]:
+        if stops.by_agent and (not _NAMING.isdisjoint(entry["erased"]) or self._withheld("metadata")):
             return ERASED
-        agent = (entry["principal"] or {}).get("agent_id")
-        belongs = {"run": entry["run_id"], "agent": agent, "tool": entry["tool"], "tenant": entry["tenant_id"]}
-        return stops.in_force(entry["started_us"], belongs)
+        belongs = {"run": entry["run_id"], "tool": entry["tool"], "tenant": entry["tenant_id"]}
+        # As for the switch: an agent that acts under another's token has two names.
+        metadata = entry["metadata"]
+        acting = metadata.get(ACTING_AGENT) if isinstance(metadata, Mapping) else None
+        agents = ((entry["principal"] or {}).get("agent_id"), acting if isinstance(acting, str) else None)
+        found = (stops.in_force(entry["started_us"], belongs | {"agent": agent}) for agent in agents)
+        return min(filter(None, found), key=STRONGEST_FIRST.index, default=None)
 
     def _control(self, part: str) -> Any:
         return self.entry["target"].get(part) if part in TARGETS else self.entry.get(part)
@@ -322,6 +327,8 @@ def _keys_of(root: Any) -> list[str]:
     return sorted(found)
 
 
+_NAMING = frozenset({"principal", "metadata"})
+"""Payloads that name the agent of a step."""
 _NO_VALUE = frozenset({"meshflow:withheld", "meshflow:unencodable"})
 _KEPT_FOR_GOOD = ("run_id", "step_id", "node_id", "tool", "action")
 _EMAIL = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 Target = tuple[tuple[str, str], ...]
-_STRONGEST_FIRST = ("kill", "pause", "quarantine")
+STRONGEST_FIRST = ("kill", "pause", "quarantine")
 
 
 class Stops:
@@ -17,7 +18,7 @@ class Stops:
     def __init__(self, controls: Iterable[Mapping[str, Any]] = ()) -> None:
         self._times: dict[Target, list[int]] = {}
         self._codes: dict[Target, list[str]] = {}
-        for entry in controls:
+        for entry in sorted(controls, key=itemgetter("started_us")):  # clocks of several processes may disagree
             target: Target = tuple(sorted(entry["target"].items()))
             self._times.setdefault(target, []).append(entry["started_us"])
             self._codes.setdefault(target, []).append(entry["code"])
@@ -36,7 +37,7 @@ class Stops:
             for target in combinations(given, count)
             if (code := self._last(target, at_us)) is not None and code != "release"
         ]
-        return min(found, key=_STRONGEST_FIRST.index, default=None)
+        return min(found, key=STRONGEST_FIRST.index, default=None)
 
     def _last(self, target: Target, at_us: int) -> str | None:
         times = self._times.get(target)

@@ -9,6 +9,7 @@ import pytest
 from meshflow.profiles.conditions import ERASED
 from meshflow.profiles.records import Record, RunFacts
 from meshflow.profiles.stops import Stops
+from meshflow.step import ACTING_AGENT
 
 
 def step(**more: Any) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def test_an_approval_is_ones_own_where_any_of_those_who_agreed_had_asked(
     assert Record(step(approval_id="a"), run, "p", {}, 0).value("approval.own") is own
 
 
+BOSS = {"subject": "bo", "agent_id": "boss"}
 STOPS = [
     {"started_us": 10, "code": "pause", "target": {"tool": "mail"}},
     {"started_us": 20, "code": "kill", "target": {"agent": "desk", "tenant": "acme"}},
@@ -66,7 +68,11 @@ STOPS = [
         (5, {}, None), (10, {}, None), (15, {}, "pause"), (25, {}, "kill"), (25, {"tenant_id": "other"}, "pause"),
         (25, {"tool": None}, "kill"), (25, {"tool": None, "tenant_id": "other"}, None), (35, {}, "pause"),
         (45, {}, None), (65, {}, "quarantine"), (65, {"run_id": "q"}, None), (35, {"erased": ["principal"]}, ERASED),
-        (25, {"principal": None, "tool": None}, None),
+        (25, {"principal": None, "tool": None}, None), (25, {"principal": BOSS}, "pause"),
+        (25, {"principal": BOSS, "metadata": {ACTING_AGENT: "desk"}}, "kill"),
+        (25, {"metadata": {ACTING_AGENT: "else"}}, "kill"), (25, {"metadata": {ACTING_AGENT: ["desk"]}}, "kill"),
+        (25, {"metadata": None}, "kill"), (25, {"erased": ["metadata"]}, ERASED),
+        (25, {"metadata": {"meshflow:withheld": {}}}, ERASED),
     ],
 )  # fmt: skip
 def test_a_step_is_stopped_by_the_strongest_entry_in_force_when_it_began(
@@ -74,6 +80,13 @@ def test_a_step_is_stopped_by_the_strongest_entry_in_force_when_it_began(
 ) -> None:
     record = Record(step(started_us=at, **changes), RunFacts(Stops(STOPS)), "p", {}, 0)
     assert record.value("stopped_by") is code if code is ERASED else record.value("stopped_by") == code
+
+
+def test_stops_are_told_by_when_they_were_given_in_whatever_order_they_were_written() -> None:
+    late = {"started_us": 20, "code": "kill", "target": {"tool": "mail"}}
+    early = {"started_us": 10, "code": "release", "target": {"tool": "mail"}}
+    for at, code in ((15, None), (25, "kill")):
+        assert Record(step(started_us=at), RunFacts(Stops([late, early])), "p", {}, 0).value("stopped_by") == code
 
 
 WITHHELD = {"meshflow:withheld": {"type": "dict", "cause": "timeout"}}
