@@ -10,7 +10,7 @@ from meshflow.checkpoint.store import CheckpointConflictError, CheckpointError, 
 
 
 async def erase_threads(store: CheckpointStore, tenant: str | None, run_ids: Sequence[str]) -> int:
-    """Forget every thread in which these runs have checkpoints; return how many went."""
+    """Forget every thread in which these runs wrote; return how many went."""
     erased, busy = 0, []
     for owner, thread_id in await store.threads_of_runs(tenant, run_ids):
         try:

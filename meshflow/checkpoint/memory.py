@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from meshflow.checkpoint.store import (
+    OF_RUN,
     Checkpoint,
     CheckpointStore,
     Claim,
@@ -30,6 +31,13 @@ class _Space:
         self.checkpoints: dict[str, Checkpoint] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.writes: dict[str, dict[tuple[str, str, int], Write]] = {}
+
+    def runs(self) -> Iterator[str]:
+        """Name the runs that wrote here."""
+        for checkpoint in self.checkpoints.values():
+            yield checkpoint.run_id
+        for writes in self.writes.values():
+            yield from (channel.removeprefix(OF_RUN) for _, channel, _ in writes if channel.startswith(OF_RUN))
 
     def forget(self, ids: Sequence[str]) -> None:
         for one in ids:
@@ -159,13 +167,13 @@ class MemoryCheckpoints:
                     space.forget(gone)
 
     async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
-        """Return the threads in which these runs have checkpoints."""
+        """Return the threads in which these runs wrote."""
         wanted = set(run_ids)
         with self._lock:
             found = {
                 (key.tenant, key.thread_id)
                 for key, space in self._spaces.items()
-                if tenant in (None, key.tenant) and any(one.run_id in wanted for one in space.checkpoints.values())
+                if tenant in (None, key.tenant) and not wanted.isdisjoint(space.runs())
             }
         return sorted(found)
 

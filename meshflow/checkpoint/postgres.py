@@ -121,7 +121,7 @@ class PostgresCheckpoints:
         await self._do(self._forget(tenant, sql.OF_RUNS, [*run_ids]))
 
     async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
-        """Return the threads in which these runs have checkpoints."""
+        """Return the threads in which these runs wrote."""
         return [(owner, name) for owner, name in await self._do(self._fetch(sql.THREADS_OF_RUNS, tenant, [*run_ids]))]
 
     async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:

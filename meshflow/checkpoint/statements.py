@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS meshflow.checkpoints (
     tenant text NOT NULL, thread text NOT NULL, namespace text NOT NULL, id text COLLATE "C" NOT NULL, parent text,
     run text NOT NULL, body bytea NOT NULL, metadata bytea NOT NULL, held jsonb NOT NULL, follows text,
     PRIMARY KEY (tenant, thread, namespace, id), UNIQUE (tenant, thread, namespace, follows));
-CREATE INDEX IF NOT EXISTS checkpoints_by_run ON meshflow.checkpoints (tenant, run);
+CREATE INDEX IF NOT EXISTS checkpoints_of_run ON meshflow.checkpoints (run, tenant);
 CREATE TABLE IF NOT EXISTS meshflow.checkpoint_blobs (
     tenant text NOT NULL, thread text NOT NULL, namespace text NOT NULL, key text NOT NULL, version text NOT NULL,
     payload bytea NOT NULL, PRIMARY KEY (tenant, thread, namespace, key, version));
@@ -16,6 +16,7 @@ CREATE TABLE IF NOT EXISTS meshflow.checkpoint_writes (
     namespace text NOT NULL, checkpoint text NOT NULL, task text NOT NULL, channel text NOT NULL, place bigint NOT NULL,
     path text NOT NULL, payload bytea NOT NULL,
     UNIQUE (tenant, thread, namespace, checkpoint, task, channel, place));
+CREATE INDEX IF NOT EXISTS writes_of_run ON meshflow.checkpoint_writes (channel) WHERE channel LIKE 'run:%';
 """
 
 HERE = "tenant = $1 AND thread = $2 AND namespace = $3"
@@ -61,8 +62,11 @@ ORDER BY id DESC, thread COLLATE "C" DESC, namespace COLLATE "C" DESC LIMIT $7
 """  # noqa: S608 - constants
 THREADS = 'SELECT DISTINCT thread COLLATE "C" FROM meshflow.checkpoints WHERE tenant = $1 ORDER BY 1'
 THREADS_OF_RUNS = """
-SELECT DISTINCT tenant COLLATE "C", thread COLLATE "C" FROM meshflow.checkpoints
-WHERE ($1::text IS NULL OR tenant = $1) AND run = ANY($2) ORDER BY 1, 2
+SELECT tenant COLLATE "C", thread COLLATE "C" FROM meshflow.checkpoints
+WHERE ($1::text IS NULL OR tenant = $1) AND run = ANY($2::text[])
+UNION SELECT tenant COLLATE "C", thread COLLATE "C" FROM meshflow.checkpoint_writes
+WHERE ($1::text IS NULL OR tenant = $1) AND channel LIKE 'run:%'
+AND channel = ANY(ARRAY(SELECT 'run:' || run FROM unnest($2::text[]) AS run)) ORDER BY 1, 2
 """
 OF_RUNS = "SELECT thread, namespace, id FROM meshflow.checkpoints WHERE tenant = $1 AND run = ANY($2)"
 OUTDATED = """

@@ -146,11 +146,14 @@ class CheckpointStore(Protocol):
         ...
 
     async def threads_of_runs(self, tenant: str | None, run_ids: Sequence[str]) -> Sequence[tuple[str, str]]:
-        """Return the threads in which these runs have checkpoints, each with its tenant; None asks for every tenant."""
+        """Return the threads in which these runs have checkpoints or ``OF_RUN`` writes, each with its tenant.
+
+        None asks for every tenant.
+        """
         ...
 
     async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
-        """Forget whole threads in which these runs have checkpoints: a later state holds what earlier ones brought.
+        """Forget whole threads that ``threads_of_runs`` names: a later state holds what earlier ones brought.
 
         Returns how many threads went. CheckpointConflictError, and the rest has gone, for those that runs work on.
         None erases in every tenant.
@@ -168,6 +171,10 @@ class CheckpointStore(Protocol):
     async def aclose(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+OF_RUN = "run:"
+"""How the channel of a write begins by which a run that goes on from another's checkpoint says so, for erasure."""
 
 
 def new_id(newest: str, now_us: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshflow.checkpoint.encode import decode, encode_readable
-from meshflow.checkpoint.store import Saved, Write
+from meshflow.checkpoint.store import OF_RUN, Saved, Write
 from meshflow.graph.errors import GraphError
 from meshflow.graph.markers import Interrupt, Send
 from meshflow.graph.output import Output
@@ -110,6 +110,8 @@ def read_pending(saved: Saved, types: Mapping[str, type]) -> Pending:
     for write in saved.writes:
         if write.channel == BREAKPOINT:
             pending.passed_breakpoint = True
+            continue
+        if write.channel.startswith(OF_RUN):
             continue
         plain = decode(write.payload, types)
         if write.task_id == RUN:

@@ -11,6 +11,7 @@ import orjson
 
 from meshflow.checkpoint.encode import encode, encode_readable
 from meshflow.checkpoint.store import (
+    OF_RUN,
     Checkpoint,
     CheckpointStore,
     Claim,
@@ -111,6 +112,9 @@ class Saver:
         if self.current != self.newest:
             await self._fork(run, given)
             self._loaded = None
+        elif self._loaded is not None and self._loaded.run_id != run.settings.run_id and self.current is not None:
+            mark = Write(RUN, f"{OF_RUN}{run.settings.run_id}", 0, encode(None))  # erasure finds the thread by it
+            await self.store.put_writes(self.key, self.current, [mark])
         return True
 
     def tell_loaded(self, run: Run) -> None:

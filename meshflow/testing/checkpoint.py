@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshflow.checkpoint.store import (
+    OF_RUN,
     Checkpoint,
     CheckpointConflictError,
     CheckpointStore,
@@ -211,8 +212,13 @@ class CheckpointStoreConformance(ABC):
                     await store.put(ThreadKey(tenant, "a"), of("second", "2"), {})
                     await store.put(ThreadKey(tenant, "b", "sub"), of("first"), {})
                     await store.put(ThreadKey(tenant, "c"), of("third"), {})
+                    marks = [Write("", OF_RUN + name, 0, b"") for name in ("fourth", "run:fifth", "%")]
+                    await store.put_writes(ThreadKey(tenant, "c"), "1", [*marks, Write("", "fourth", 0, b"")])
                 assert await store.threads_of_runs(T, ["first", "unknown"]) == [(T, "a"), (T, "b")]
                 assert await store.threads_of_runs(None, ["third"]) == [(T, "c"), ("other", "c")]
+                assert await store.threads_of_runs(None, ["third", "fourth"]) == [(T, "c"), ("other", "c")]
+                assert await store.threads_of_runs(T, ["run:fifth"]) == [(T, "c")]
+                assert await store.threads_of_runs(None, ["fifth", "four", "*", "run:", ""]) == []
                 assert await store.erase_runs(T, ["first"]) == 2
                 assert await store.erase_runs(T, ["first"]) == 0
                 assert await store.threads(T) == ["c"]

@@ -13,7 +13,7 @@ from meshflow.checkpoint.erasing import ErasedWith
 from meshflow.checkpoint.sqlite import SqliteCheckpoints
 from meshflow.checkpoint.store import CheckpointConflictError, CheckpointError, ThreadKey
 from meshflow.graph.builder import StateGraph
-from meshflow.graph.markers import START
+from meshflow.graph.markers import START, Command
 from meshflow.graph.reducers import add
 from meshflow.graph.task import interrupt
 from meshflow.ledger.erasure import LegalHoldError
@@ -56,6 +56,21 @@ async def test_run_that_is_deleted_takes_its_threads_with_it_and_leaves_no_byte_
         assert await store.threads("default") == []
         assert SECRET.encode() not in bytes_of(tmp_path)
     await store.aclose()
+
+
+async def test_run_that_only_answered_takes_its_thread_with_it(tmp_path: Path, store: Any) -> None:
+    def ask(state: State) -> Any:
+        return {"log": [interrupt("name?"), interrupt("age?")]}
+
+    async with ReplayLedger(tmp_path / "ledger.db") as ledger, StepRuntime(ledger=ledger) as runtime:
+        ledger.also_erase(store)
+        compiled = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").compile(store, runtime=runtime)
+        await compiled.ainvoke({}, thread_id="t", run_id="first")
+        await compiled.ainvoke(Command(resume=SECRET), thread_id="t", run_id="second")
+        assert (await compiled.aget_state(thread_id="t")).interrupts[0].value == "age?"
+        await ledger.delete_run("second")
+        assert await store.threads("default") == []
+        assert SECRET.encode() not in bytes_of(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["delete_thread", "delete_runs", "prune"])
