@@ -29,6 +29,7 @@ CODES: dict[str, str] = {
     "execution.stage_timeout": "The executor took longer than stages.execution.timeout_ms.",
     "execution.invalid_decision": "The executor answered something other than an Execution or a denial.",
     "execution.input_mutated": "The step's input changed while it passed the gates.",
+    "output_guardrails.not_held": "A stream was to wait for a person before its end, and its rest is not there.",
     "output_guardrails.too_late": "A provider would change a stream that has already been released.",
     "audit_ledger.intent_failed": "The intent could not be written, so the step did not run.",
     "audit_ledger.record_failed": "The record could not be written, so the output is withheld.",

@@ -221,6 +221,10 @@ class Flow:
     def _streamed(self, release: Release) -> Ending:
         if release.failure is not None:
             return self._ended(_ERROR, *release.failure, release.prefix)
+        if self.passage.denial is None and self.passage.escalations:
+            if release.whole is not None:
+                return self._released(release.whole)  # held with what has not been released, which is asked about
+            self.passage.deny("output_guardrails", "not_held", "a gate asked for a person before the stream's end")
         return self._released(release.prefix)
 
     def _refused(self) -> Ending:

@@ -16,7 +16,7 @@ HOLD_BACK = 512
 class Release:
     """The release of one stream: feeds stage 13, keeps what was released, and knows how it ended."""
 
-    __slots__ = ("_apart", "_passage", "_pending", "_released_chars", "_tail", "failure", "released")
+    __slots__ = ("_apart", "_passage", "_pending", "_released_chars", "_tail", "failure", "released", "whole")
 
     def __init__(self, passage: Passage) -> None:
         self._passage = passage
@@ -26,6 +26,7 @@ class Release:
         self.released: list[Any] = []
         self._released_chars = 0
         self.failure: tuple[str, str] | None = None
+        self.whole: Any = None  # all that the stream gave, once it has ended
 
     @property
     def prefix(self) -> Any:
@@ -113,9 +114,10 @@ class Release:
     async def _finish(self) -> AsyncIterator[Any]:
         """Look at the whole before its last part goes out."""
         await self._guard(self._pending, final=False)
+        last = self._passage.output if self._pending else ""
+        self.whole = _joined([*self.released, last] if last else self.released)
         if self._stopped:
             return
-        last = self._passage.output if self._pending else ""
         if isinstance(last, str):
             await self._look_across(last)
         if self._stopped:
@@ -140,7 +142,12 @@ class Release:
         What is out cannot be changed any more; a provider that would change it denies, and the rest stays in.
         """
         if self._apart and text:
-            await self._guard(self._tail + text, final=True)
+            both = self._tail + text
+            state = self._passage.state
+            state.stream = StreamState("", False, max(0, self._released_chars - len(self._tail)))
+            await self._passage.pass_output(both)
+            if not self._stopped and self._passage.output != both:
+                self._passage.deny("output_guardrails", "too_late", "a provider would change what has been released")
 
     async def _guard(self, output: Any, *, final: bool) -> None:
         self._passage.state.stream = StreamState(self._tail, final, self._released_chars)

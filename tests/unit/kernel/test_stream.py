@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from meshflow import Decision, NodeInput, StepDeniedError
+from meshflow import Decision, NodeInput, ReplayLedger, StepDeniedError, StepRuntime
 from meshflow.kernel.release import HOLD_BACK
+from meshflow.plugin import NoSettings, Plugin, hookimpl
 
 
 def chunked(text, size):
@@ -247,3 +249,66 @@ async def test_stage_thirteen_sees_the_end_of_what_went_out_across_items(kit):
 
     await drain(kit.runtime({"guard_output": remembers}).stream(cut_by_items("abcdefgh", 2)))
     assert "abcdef" in tails
+
+
+async def test_the_two_sides_of_an_item_are_not_taken_for_the_whole(kit):
+    wholes = []
+
+    def whole_is_a_list(context, output):
+        if context.stream.final:
+            wholes.append(output)
+            if not isinstance(output, list):
+                return Decision.deny("output_guardrails.schema", "not a list")
+
+    stream = kit.runtime({"guard_output": whole_is_a_list}).stream(cut_by_items("abcdefgh", 4))
+    parts, error = await drain(stream)
+    assert error is None
+    assert wholes == [parts] == [["abcd", {"between": 0}, "efgh", {"between": 4}]]
+
+
+def asks_about(word, *, at_end=False):
+    def guard(context, output):
+        if context.stream is not None and word in str(output) and (context.stream.final or not at_end):
+            return Decision.escalate("output_guardrails.look", "a person should look")
+        return None
+
+    return guard
+
+
+class Asks(Plugin[NoSettings]):
+    """Looks at outputs with a function."""
+
+    def __init__(self, look):
+        super().__init__(NoSettings())
+        self._look = look
+
+    @hookimpl
+    async def guard_output(self, context, output):
+        return self._look(context, output)
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("text", ["hello world", "." * 3000 + "world"])
+@pytest.mark.parametrize("size", [4, 300])
+async def test_a_stream_held_at_its_end_is_held_with_what_was_not_released(at_end, text, size):
+    asks = Asks(asks_about("world", at_end=at_end))
+    async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, plugins={"asks": asks}) as runtime:
+        step = replace(chunked(text, size), run_id="r", step_id="s")
+        stream = runtime.stream(step)
+        parts, _ = await drain(stream)
+        assert text.startswith("".join(parts))
+        assert "world" not in "".join(parts)
+        assert (stream.outcome.code, stream.outcome.record.output) == ("output_guardrails.look", text)
+        await ledger.decide_approval(stream.outcome.approval_id, approve=True, approver="bob")
+        stream = runtime.stream(replace(step, resume=True))
+        assert await drain(stream) == ([text], None)
+        assert stream.outcome.output == text
+
+
+@pytest.mark.parametrize("item", [False, True])
+async def test_a_stream_held_before_its_end_is_denied_since_its_rest_is_not_there(kit, item):
+    step = cut_by_items("world", 5) if item else chunked("world" + "." * 3000, 50)
+    stream = kit.runtime({"guard_output": asks_about("world" if not item else "between")}).stream(step)
+    _, error = await drain(stream)
+    assert error.outcome.code == "output_guardrails.not_held"
+    assert error.outcome.approval_id is None
