@@ -13,7 +13,9 @@ from typing import Any
 KEY = "asked"
 """The evidence's key."""
 
-_VERSION = 1
+_VERSION = 2
+WITHOUT_DUTIES = 1
+"""The version with which evidence that names no obligations does not say that the decision carried none."""
 _NO_ESTIMATE = {"micro_usd": None, "tokens": 0}
 _NOTHING_DECLARED = {"risk": None, "idempotent": None}
 
@@ -42,7 +44,7 @@ def document_of(step: Mapping[str, Any], stage: str, asked: Mapping[str, Any]) -
 
     ``asked`` is what ``asked_of`` kept. KeyError or TypeError where it was made by another version.
     """
-    if asked["v"] != _VERSION:
+    if asked["v"] not in (_VERSION, WITHOUT_DUTIES):
         raise KeyError(asked["v"])
     is_tool = step["tool"] is not None
     principal = step["principal"]

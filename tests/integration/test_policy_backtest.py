@@ -315,6 +315,30 @@ async def test_a_duty_that_is_dropped_is_a_looser_decision() -> None:
         assert [row["key"] for row in report.by["rule"].rows()] == keys
 
 
+async def test_an_old_record_that_cannot_tell_its_duties_is_no_flip() -> None:
+    duty = {"name": "mask_entities", "parameters": {"entities": ["EMAIL_ADDRESS"]}}
+    rules = f'decision := {{"allow": true, "obligations": {orjson.dumps([duty]).decode()}}}'
+    policy = Policy.from_rego(HEAD + rules)
+    async with ReplayLedger(":memory:") as ledger, StepRuntime(ledger=ledger, policy=policy) as runtime:
+        assert (await runtime.run(NodeInput(node_id="a", run_id="r", input=1, handler=str))).ok
+        (step,) = [one async for one in ledger.iter_run("r")]
+    (result,) = (one for one in step["stages"] if KEY in one["evidence"])
+    assert result["evidence"][KEY]["v"] == 2
+    bundles = {"asks": candidate(rules), "none": candidate(OLD), "denies": candidate('decision := {"allow": false}')}
+
+    def counts(name: str) -> tuple[int, int, int]:
+        backtest = Backtest(bundles[name])
+        backtest.judge(step)
+        return backtest.report.same, backtest.report.flips, backtest.report.undecidable
+
+    result["evidence"][KEY]["v"] = 1  # the first of them named duties already
+    assert (counts("asks"), counts("none")) == ((1, 0, 0), (0, 1, 0))
+    del result["evidence"]["obligations"]
+    assert [counts(name) for name in bundles] == [(0, 0, 1), (1, 0, 0), (0, 1, 0)]
+    result["evidence"][KEY]["v"] = 3
+    assert [counts(name) for name in bundles] == [(0, 0, 1)] * 3
+
+
 class Silent(Spy):
     """An engine that cannot be reached."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from meshflow.policy.answer import DUTIES
+from meshflow.policy.asked import KEY, WITHOUT_DUTIES
 from meshflow.policy.backtest.doubts import holds_token
 
 
@@ -19,6 +20,11 @@ def changed_duties(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[set
     whole = not holds_token(then.get(DUTIES, []))
     before, after = _written(then, whole=whole), _written(now, whole=whole)
     return {name for name, _ in after - before}, {name for name, _ in before - after}
+
+
+def unknown_duties(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether duties are asked now of which an old record does not say whether they were asked then."""
+    return bool(now.get(DUTIES)) and DUTIES not in then and then[KEY]["v"] == WITHOUT_DUTIES
 
 
 def _written(evidence: Mapping[str, Any], *, whole: bool) -> set[tuple[str, bytes]]:

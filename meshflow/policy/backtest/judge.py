@@ -10,7 +10,7 @@ from meshflow.decision import Decision
 from meshflow.policy.asked import KEY, document_of
 from meshflow.policy.backtest.candidate import Candidate
 from meshflow.policy.backtest.doubts import doubts_of
-from meshflow.policy.backtest.duties import changed_duties
+from meshflow.policy.backtest.duties import changed_duties, unknown_duties
 from meshflow.policy.backtest.report import Change, Report
 from meshflow.policy.engine import ENTRY_POINTS, NOT_OF_THE_BUNDLE, EntryPoint
 
@@ -78,6 +78,9 @@ class Backtest:
         new: set[str] = set()
         gone: set[str] = set()
         if decision is not None and now == result["effect"]:
+            if unknown_duties(result["evidence"], decision.evidence):
+                self.report.doubt(_change(step, result, "", why="the record does not say which duties were asked"))
+                return
             new, gone = changed_duties(result["evidence"], decision.evidence)
             if then_rules == now_rules and not (new or gone):
                 self.report.same += 1
