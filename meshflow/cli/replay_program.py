@@ -70,7 +70,7 @@ class Program:
 
         wf = read_workflow(cast("Path", self.workflow), self.allow_imports)
         registry = registry_of(self.code, self.hosts)
-        given = read_input(self.given) if self.given is not None else _recorded_input(run_id, recorded)
+        given = read_input(self.given) if self.given is not None else recorded_input(run_id, recorded)
 
         async def steps(player: Player) -> Any:
             runtime = cast("StepRuntime", player)
@@ -80,13 +80,23 @@ class Program:
         return steps
 
 
-def _recorded_input(run_id: str, recorded: Sequence[Mapping[str, Any]]) -> Any:
+def recorded_input(run_id: str, recorded: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the input of a workflow's run; BadParameter where the record does not have it as it was."""
+    from meshflow.ledger.format.payload import payload_bytes
+    from meshflow.ledger.outline import Doubt, doubt_of, is_digest
+    from meshflow.policy.backtest.doubts import holds_token
+
     start = next((step for step in recorded if step["node_id"] == _START), None)
     if start is None:
         raise typer.BadParameter(f"run {run_id!r} did not begin as a run of a workflow does; give its program by --job")
     if "input" in start["erased"]:
         raise typer.BadParameter(f"the input of run {run_id!r} was erased; give one with --input")
-    return start["input_task"]
+    given = start["input_task"]
+    data = payload_bytes(given)
+    gone = doubt_of(data) > Doubt.REDACTED or is_digest(data)
+    if gone or (start["redaction"] != "none" and holds_token(given)):
+        raise typer.BadParameter(f"the input of run {run_id!r} is on record masked or withheld; give it with --input")
+    return given
 
 
 def print_replay(report: Replay) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
+
+from meshflow.cli.replay_program import recorded_input
 
 if TYPE_CHECKING:
     from .conftest import Shell
@@ -202,3 +205,31 @@ def test_a_run_whose_input_was_erased_asks_for_one(orders: Shell) -> None:
     assert orders("ledger", "erase", "o-1", "--fields", "input", "--reason", "r", "--authority", "dpo").code == 0
     refused = orders(*again(orders))
     assert (refused.code, "was erased; give one with --input" in refused.err) == (2, True), refused.err
+
+
+def test_a_run_whose_input_was_masked_asks_for_it(orders: Shell) -> None:
+    given = ("--input", '{"to": ["ada@example.com"]}')
+    begun = orders("workflow", "run", "flow.yaml", "--with", "code.py", *given, "--run-id", "o-2", "--json")
+    assert begun.code == 5, begun.err
+    program = ("replay", "o-2", "--workflow", "flow.yaml", "--with", "code.py")
+    refused = orders(*program)
+    assert (refused.code, "masked or withheld; give it with --input" in refused.err) == (2, True), refused.err
+    assert orders(*program, *given, "--json").document["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("redaction", "given", "refused"),
+    [
+        ("withheld", {"meshflow:withheld": {"type": "str"}}, True), ("none", "<p>a</p> <PERSON>", False),
+        ("none", {"a": {"meshflow:unencodable": {"type": "object"}}}, True), ("stage", "<p>a</p>", False),
+        ("none", [{"meshflow:unencodable": {"type": "object", "sha256": "00"}}], True),
+        ("stage", ["<EMAIL_ADDRESS:0123456789abcdef01234567>"], True), ("stage", None, False),
+    ],
+)  # fmt: skip
+def test_a_recorded_input_is_taken_only_where_it_is_the_real_one(redaction: str, given: Any, refused: bool) -> None:
+    start = {"node_id": "@start", "erased": [], "redaction": redaction, "input_task": given}
+    if refused:
+        with pytest.raises(typer.BadParameter, match="give it with --input"):
+            recorded_input("r", [start])
+    else:
+        assert recorded_input("r", [start]) == given
