@@ -121,8 +121,14 @@ class ThreadView:
             values = await run.governor.update(run, node, values)
         task = Task(run, node, None, None, alone=True)
         task.output = read_output(node.name, values, graph.channels, graph.nodes)
+        task.resuming = True  # its routers may have been asked here before, on record
         await self._host.alone(task)
         raise_for([task])
+        if not task.finished:
+            raise InvalidRunError(
+                f"a router of node {node.name!r} asks a question or waits for an approval, so what follows is not "
+                "known and nothing was written; answer it by resuming the thread, or name another node in as_node"
+            )
         run.apply([task])
         done.append(task)
         waiting = [name for name in run.frontier.names if name not in {one.node.name for one in done}]

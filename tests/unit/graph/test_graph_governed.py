@@ -356,6 +356,33 @@ async def test_change_from_outside_is_a_recorded_step_of_a_human(
     assert kinds[-2:] == [("human", "reject"), ("human", "commit")]
 
 
+async def test_change_from_outside_goes_through_once_the_router_that_failed_is_mended(
+    runtime: StepRuntime, ledger: ReplayLedger, store: Any
+) -> None:
+    broken = [True]
+
+    def route(state: State) -> str:
+        if broken:
+            raise ConnectionError("down")
+        return "b"
+
+    graph = StateGraph(State).add_node("a", saying("a")).add_node("b", saying("b")).add_edge(START, "a")
+    compiled = graph.add_conditional_edges("a", route, ["b", END]).compile(store, runtime=runtime)
+    with pytest.raises(NodeFailedError):
+        await compiled.ainvoke({}, thread_id="t")
+    with pytest.raises(NodeFailedError):
+        await compiled.aupdate_state(None, {"log": ["x"]}, as_node="a", thread_id="t")
+    broken.clear()
+    await compiled.aupdate_state(None, {"log": ["x"]}, as_node="a", thread_id="t")
+    state = await compiled.aget_state(thread_id="t")
+    assert (state.values["log"], state.next) == (["x"], ("b",))
+    assert [one for one in await steps(ledger, "t") if one[0] == "a.route"] == [
+        ("a.route", "error"),
+        ("a.route", "error"),
+        ("a.route", "commit"),
+    ]
+
+
 async def test_run_that_failed_goes_on_under_the_next_attempt(
     runtime: StepRuntime, ledger: ReplayLedger, store: Any
 ) -> None:

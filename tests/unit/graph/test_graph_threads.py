@@ -256,6 +256,20 @@ def test_update_state_says_what_is_unclear_or_unknown_and_can_end_a_run(store: A
     assert compiled.get_state(thread_id="t").next == ()
 
 
+def test_update_as_a_node_whose_router_asks_is_refused_and_ends_nothing(store: Any) -> None:
+    def route(state: State) -> str:
+        return "b" if interrupt("where to?") == "b" else END
+
+    graph = StateGraph(State).add_node("a", saying("a")).add_node("b", saying("b")).add_edge(START, "a")
+    compiled = graph.add_conditional_edges("a", route, ["b", END]).compile(store)
+    compiled.invoke({}, thread_id="t")
+    with pytest.raises(InvalidRunError, match="a router of node 'a' asks"):
+        compiled.update_state(None, {"log": ["edited"]}, as_node="a", thread_id="t")
+    state = compiled.get_state(thread_id="t")
+    assert (state.next, [one.value for one in state.interrupts]) == (("a",), ["where to?"])
+    assert compiled.invoke(Command(resume="b"), thread_id="t")["log"] == ["a", "b"]
+
+
 def test_update_state_begins_a_thread(store: Any) -> None:
     compiled = line("a", "b").compile(store)
     compiled.update_state(None, {"count": 3}, thread_id="t")
