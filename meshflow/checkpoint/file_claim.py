@@ -6,10 +6,16 @@ import contextlib
 import hashlib
 import os
 import sys
+import threading
+import weakref
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from meshflow.checkpoint.store import CheckpointError, Claim, in_use
+
+_opening = threading.RLock()
+_open: weakref.WeakSet[FileIO] = weakref.WeakSet()
 
 
 class FileClaims:
@@ -34,12 +40,13 @@ class FileClaims:
         except OSError as error:
             raise CheckpointError(f"cannot claim a thread in {self._folder}: {error.strerror or error}") from error
 
-    def _opened(self, path: Path) -> BinaryIO:
-        try:
-            return path.open("ab")
-        except FileNotFoundError:
-            self._folder.mkdir(exist_ok=True)
-            return path.open("ab")
+    def _opened(self, path: Path) -> FileIO:
+        for _ in range(100):  # another process, the last to close, may remove the folder that we have just made
+            with contextlib.suppress(FileNotFoundError):
+                return _opened(path)
+            with contextlib.suppress(FileExistsError):
+                self._folder.mkdir()
+        return _opened(path)
 
     def close(self) -> None:
         """Remove the folder, if nobody has a claim."""
@@ -52,7 +59,7 @@ class FileClaim:
 
     lost = False
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: FileIO, path: Path) -> None:
         self._file = file
         self._path = path
 
@@ -64,7 +71,26 @@ class FileClaim:
             self._file.close()
 
 
-def _locked(file: BinaryIO) -> bool:
+def _opened(path: Path) -> FileIO:
+    with _opening:
+        file = path.open("ab", buffering=0)
+        _open.add(file)
+    return file
+
+
+def _let_go_in_child() -> None:
+    """Close what the parent has open: a lock lasts until nobody has its file open, and it is not the child's."""
+    for file in tuple(_open):
+        file.close()
+    _open.clear()
+    _opening.release()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_let_go_in_child)
+
+
+def _locked(file: FileIO) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -81,7 +107,7 @@ def _locked(file: BinaryIO) -> bool:
     return True
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
+def _is_at(file: FileIO, path: Path) -> bool:
     try:
         there = path.stat()
     except FileNotFoundError:

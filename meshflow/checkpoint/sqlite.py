@@ -63,8 +63,9 @@ class SqliteCheckpoints:
 
     def __init__(self, path: str | Path = "meshflow_checkpoints.db") -> None:
         self.path = Path(path)
-        self._worker = SqliteWorker(partial(_connect, self.path))
-        self._claims = FileClaims(Path(f"{os.path.abspath(self.path)}-claims"))
+        place = os.path.realpath(path)  # under whatever name, one file has one set of claims
+        self._worker = SqliteWorker(partial(_connect, Path(place)))
+        self._claims = FileClaims(Path(f"{place}-claims"))
 
     async def _do(self, work: Any, *arguments: Any, writes: bool = True, forgets: bool = False) -> Any:
         return await asyncio.wrap_future(self._submit(work, *arguments, writes=writes, forgets=forgets))
