@@ -6,6 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 
 from meshflow.workflow.expressions import EvaluationError
 from meshflow.workflow.plain import NOTHING, Plain
@@ -132,9 +133,25 @@ class Schedule(ABC):
             cell = self.board.cells[name]
             cell.status = NodeStatus.RUNNING
             cell.runs += 1
-            self._tasks[name] = asyncio.get_running_loop().create_task(self._node(name), name=f"workflow {name}")
+            task = asyncio.get_running_loop().create_task(self._node(name), name=f"workflow {name}")
+            task.add_done_callback(partial(self._never_begun, name))
+            self._tasks[name] = task
         if not self._tasks and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def _never_begun(self, name: str, task: asyncio.Task[None]) -> None:
+        """Let go of a node that was cancelled before its first line, so that nothing waits for it."""
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+            cell = self.board.cells[name]
+            cell.runs -= 1
+            self._cancelled(cell)
+            self._pump()
+
+    def _cancelled(self, cell: Cell) -> None:
+        stop = self.run.stop
+        code, reason = (stop.code, stop.reason) if stop is not None else ("workflow.cancelled", "it was cancelled")
+        cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, code, reason
 
     async def _node(self, name: str) -> None:
         """Run a node and settle it. Whatever goes wrong here ends the run: it never waits for a node that is gone."""
@@ -147,9 +164,7 @@ class Schedule(ABC):
                 self.executed(self.plan.nodes[name], cell, WITHHELD)
             self._halted(name, cell, halt)
         except asyncio.CancelledError:
-            stop = self.run.stop
-            code, reason = (stop.code, stop.reason) if stop is not None else ("workflow.cancelled", "it was cancelled")
-            cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, code, reason
+            self._cancelled(cell)
         except BaseException as error:
             del self._tasks[name]
             self._fault(error)

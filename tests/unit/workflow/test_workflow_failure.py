@@ -350,6 +350,29 @@ async def test_an_event_cancels_a_run_and_its_result_says_so(world: Any) -> None
     assert (await world.steps())[-1] == "a error"
 
 
+async def test_a_run_that_is_cancelled_before_its_first_node_begins_ends(world: Any) -> None:
+    asked = asyncio.Event()
+    asked.set()
+    run = asyncio.create_task(world.run("nodes:\n  a: {kind: python, call: one}\n", cancel=asked))
+    ended, _ = await asyncio.wait([run], timeout=20)
+    assert ended, "the run waits for a node that is gone"
+    result = run.result()
+    node = result.nodes["a"]
+    assert (result.status, node.status, node.code, node.runs) == (
+        RunStatus.CANCELLED, NodeStatus.CANCELLED, "workflow.cancelled", 0,
+    )  # fmt: skip
+    assert world.calls == []
+
+
+async def test_a_caller_cancelled_before_a_node_begins_gets_its_cancellation(world: Any) -> None:
+    text = "nodes:\n  a: {kind: python, call: one}\n  b: {kind: python, call: two}\nedges: [a -> b]\n"
+    run = asyncio.create_task(world.run(text, on_node=lambda _: run.cancel()))
+    ended, _ = await asyncio.wait([run], timeout=20)
+    assert ended, "the caller waits for a node that is gone"
+    assert run.cancelled()
+    assert world.called == ["one"]
+
+
 async def test_failed_steps_are_tried_again_only_where_that_is_asked_for(world: Any) -> None:
     world.function("flaky", failing(1))
     text = "nodes:\n  a: {kind: python, call: one}\n  b: {kind: python, call: flaky}\nedges: [a -> b]\n"
