@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from meshflow.agent.library import need_pydantic_ai
-from meshflow.agent.pricing import Pricing, TokenPrice
+from meshflow.agent.pricing import Pricing, TokenPrice, json_size, request_tokens
 from meshflow.errors import ConfigError
 from meshflow.step import Metered
 
@@ -21,7 +21,6 @@ _NO_ANSWER = {
     "content_filter": "was withheld by the provider",
     "error": "ended in an error of the provider",
 }
-_BYTES_PER_TOKEN = 3
 
 
 class AnswerError(Exception):
@@ -59,8 +58,8 @@ class ModelCall:
 
     def estimate(self, given: Any) -> tuple[Decimal, int]:
         """Return what asking may cost at most, in USD and in tokens."""
-        size = len(orjson.dumps(given, default=str))
-        return self._pricing.bound(size, self._max_tokens), size // _BYTES_PER_TOKEN + self._max_tokens
+        asked = request_tokens(json_size(given), ())
+        return self._pricing.bound(asked, self._max_tokens), asked + self._max_tokens
 
     async def __call__(self, given: Any) -> Metered:
         """Ask, and return the answer's text with its cost; AnswerError where it is not whole.

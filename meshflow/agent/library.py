@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -23,14 +24,14 @@ def output_function(output_type: Any) -> str | None:
     waiting = [output_type]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, list | tuple):
+        if isinstance(one, Sequence) and not isinstance(one, str):
             waiting += one
         elif isinstance(one, ToolOutput):
             waiting.append(one.output)
         elif isinstance(one, NativeOutput | PromptedOutput):
             waiting.append(one.outputs)
         elif isinstance(one, TextOutput):
-            waiting.append(one.output_function)
+            return str(getattr(one.output_function, "__name__", "a function"))  # whatever can be called
         elif inspect.isroutine(one) or isinstance(one, partial):
             return str(getattr(one, "__name__", "a function"))
     return None

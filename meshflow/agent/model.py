@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from meshflow.agent.pricing import Pricing, request_tokens
+from meshflow.agent.pricing import Pricing, json_size, request_tokens
 from meshflow.agent.reply import GovernedReply, Source
 from meshflow.agent.run import AgentRun, RunStopped
 from meshflow.agent.view import RequestView, media_in, response_from, response_view, response_with
@@ -81,7 +80,7 @@ class GovernedModel(WrapperModel):
 
     def _step(self, messages: list[ModelMessage], view: RequestView, settings: ModelSettings, ask: Any) -> NodeInput:
         number = sum(isinstance(message, ModelResponse) for message in messages)
-        asked = request_tokens(len(orjson.dumps(view.document, default=str)), media_in(view.document["messages"]))
+        asked = request_tokens(json_size(view.document), media_in(messages))
         return self._run.model_step(
             number, node_id=f"{self._run.template.node_id}.model", action=self.wrapped.model_id, input=view.document,
             handler=ask, estimate_usd=self._pricing.bound(asked, int(settings["max_tokens"])),

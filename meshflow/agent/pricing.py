@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from meshflow.errors import ConfigError
 
@@ -43,6 +46,14 @@ class TokenPrice:
 
 
 FREE = TokenPrice(0, 0)
+
+
+def json_size(value: Any) -> int:
+    """Return about how many bytes a value takes as JSON, whatever is in it."""
+    try:
+        return len(orjson.dumps(value, default=str))
+    except TypeError:  # whole numbers beyond 64 bits, lone surrogates
+        return len(json.dumps(value, default=str))
 
 
 def request_tokens(request_bytes: int, media: Iterable[Mapping[str, Any]]) -> int:

@@ -73,14 +73,20 @@ class RequestView:
         return messages, parameters
 
 
-def media_in(view: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the views of media in what the gates see of a request."""
-    if isinstance(view, Mapping):
-        if view.get("media") not in (None, CachePoint().kind):
-            yield view
-        view = list(view.values())
-    for item in view if isinstance(view, list) else ():
-        yield from media_in(item)
+def media_in(messages: Sequence[ModelMessage]) -> Iterator[Mapping[str, Any]]:
+    """Yield the views of the media of messages: of theirs alone, not of data that looks like such a view."""
+    for message in messages:
+        for part in message.parts:
+            yield from _media_of(getattr(part, "content", None))
+
+
+def _media_of(content: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(content, _MEDIA) and not isinstance(content, CachePoint):
+        yield _content_view(content)
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    for item in content if isinstance(content, list | tuple) else ():
+        yield from _media_of(item)
 
 
 def response_view(reply: ModelResponse) -> list[dict[str, Any]]:
@@ -93,7 +99,14 @@ def response_view(reply: ModelResponse) -> list[dict[str, Any]]:
 def response_with(reply: ModelResponse, views: Any) -> ModelResponse:
     """Return the answer with the contents that the guardrails handed on."""
     views, text = _apart(views)
-    return replace(reply, parts=_with_text(_parts_with(reply.parts, views), text))
+    parts = _parts_with(reply.parts, views)
+    if text == _text_of(reply.parts):  # a gate that takes out of the parts alone leaves the whole as it was
+        return replace(reply, parts=parts)
+    return replace(reply, parts=_with_text(parts, text))
+
+
+def _text_of(parts: Sequence[Any]) -> str:
+    return "".join(part.content for part in parts if isinstance(part, TextPart))
 
 
 def response_from(output: Any, model_name: str) -> ModelResponse:

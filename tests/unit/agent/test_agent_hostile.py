@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import UserList
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOut
 
 from meshflow import NodeInput, ReplayLedger, Status
 from meshflow.agent import Agent, TokenPrice, tool
+from meshflow.agent.ask import ModelCall
 from meshflow.agent.pricing import Pricing
 from meshflow.errors import ConfigError
 
@@ -145,9 +148,17 @@ class Payer:
         raise AssertionError("it ran")
 
 
+class Traced:
+    """Can be called, and is no function by its type, as what a decorator makes of one."""
+
+    def __call__(self, text: str) -> str:
+        raise AssertionError("it ran")
+
+
 @pytest.mark.parametrize(
     "output_type",
     [
+        TextOutput(Traced()), UserList([str, TextOutput(Traced())]), UserList([pay]),
         pay, [str, pay], Payer().pay, partial(pay), ToolOutput(pay), [ToolOutput(pay), str], TextOutput(str.upper),
         NativeOutput([pay]), PromptedOutput([pay, pay]), lambda cents: cents,
     ],
@@ -182,3 +193,32 @@ class TestPicturesCost:
         book = BinaryContent(b"x" * 400_000, media_type="application/pdf")
         assert not (await self.run(make, ["summarise", book], "0.09")).ok
         assert (await self.run(make, ["summarise", book], "0.11")).ok
+
+
+class TestWhatARequestMayCost:
+    """A reservation is for what is asked: not for data that looks like media, nor three times over."""
+
+    def test_a_model_called_alone_reserves_by_tokens_not_by_bytes(self) -> None:
+        one = ModelCall(TestModel(), price=TokenPrice(3, 0), max_tokens=1)
+        usd, tokens = one.estimate("x" * 30_000)
+        assert Decimal("0.030") < usd < Decimal("0.035")  # 10,000 tokens, and the overhead
+        assert 10_000 <= tokens < 10_010
+        assert one.estimate({"huge": 2**70, "lone": "\ud800"}) > one.estimate("")
+
+    @pytest.mark.parametrize("data", [{"media": "x", "bytes": 9 * 10**18}, [{"id": 1, "media": "photo"}] * 200])
+    async def test_what_a_tool_returns_is_no_picture_for_looking_like_one(self, make: Make, data: Any) -> None:
+        def web() -> Any:
+            """Look."""
+            return data
+
+        config = {"limits": {"caps": [{"name": "run", "per": ["run"], "usd": "0.05"}]}}
+        agent = make(TestModel(), tools=[web], config=config, price=TokenPrice(1, 1), max_tokens=100)
+        assert (await agent.run("look")).status is Status.COMPLETED
+
+    async def test_a_number_that_no_gate_can_read_denies_and_raises_nothing(self, make: Make) -> None:
+        def big() -> Any:
+            """Count."""
+            return {"n": 2**70}
+
+        agent = make(TestModel(), tools=[big], price=TokenPrice(1, 1))
+        assert (await agent.run("count")).code == "policy_evaluation.unencodable_input"

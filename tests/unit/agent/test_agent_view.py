@@ -26,7 +26,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import ModelRequestParameters
 
-from meshflow.agent.view import RequestView, ViewError
+from meshflow.agent.view import RequestView, ViewError, response_view, response_with
 
 CARD = "4111 1111 1111 1111"
 IMAGE = BinaryContent(b"\x89PNG\x00\xff", media_type="image/png")
@@ -108,3 +108,15 @@ def test_media_that_a_gate_replaced_is_refused(content: Any) -> None:
     changed["messages"][0]["content"] = content
     with pytest.raises(ViewError):
         view.restored(changed)
+
+
+def hides(view: dict[str, Any]) -> dict[str, Any]:
+    return {**view, "content": view["content"].replace("hunter2", "***")}
+
+
+@pytest.mark.parametrize("kinds", [{"text"}, {"whole-text"}, {"text", "whole-text"}])
+def test_what_a_gate_takes_out_of_the_parts_or_of_the_whole_stays_out(kinds: set[str]) -> None:
+    reply = ModelResponse([TextPart("it is hunter2, "), ToolCallPart("t", {}), TextPart("bye")])
+    views = [hides(view) if view["kind"] in kinds else view for view in response_view(reply)]
+    kept = [part for part in response_with(reply, views).parts if isinstance(part, TextPart)]
+    assert "".join(part.content for part in kept) == "it is ***, bye"
