@@ -95,10 +95,11 @@ class AgentRun:
         if outcome.status is Status.PAUSED and step.approval_id is None and step.step_id in self.steps:
             step = replace(step, approval_id=self.steps[step.step_id].approval_id)  # nobody has decided yet
         self.steps[step.step_id] = step
-        if outcome.status is not Status.PAUSED:
+        if outcome.status is Status.PAUSED:
+            if outcome.recorded:
+                self.waiting[step.step_id] = _input_labels(outcome.record)
+        elif outcome.code != HELD:  # held back by a mesh, a step that a person has answered still has its answer
             self.waiting.pop(step.step_id, None)
-        elif outcome.recorded:
-            self.waiting[step.step_id] = _input_labels(outcome.record)
         if outcome.code == HELD:
             self.held.add(step.step_id)
         if not outcome.ok:

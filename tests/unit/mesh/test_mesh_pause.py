@@ -10,6 +10,7 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
 
 from meshflow import Agent, Status
+from meshflow.agent import tool
 from meshflow.errors import ConfigError
 from meshflow.mesh import Mesh
 
@@ -44,6 +45,26 @@ async def test_a_paused_agent_run_goes_on(make: Make, target: dict[str, str]) ->
         await mesh.release(**target, reason="back", authority="ops")
     done = await mesh.resume_agent(paused.checkpoint)
     assert (done.status, done.output, len(ran)) == (Status.COMPLETED, "saw it", 1)
+
+
+async def test_an_answer_that_a_person_gave_outlasts_a_pause(make: Make) -> None:
+    mesh, ran = make(), []
+
+    @tool(risk="irreversible")
+    def look() -> str:
+        ran.append(1)
+        return "it"
+
+    mesh.register(Agent("bot", model=FunctionModel(answer), tools=[look]))
+    asked = await mesh.run_agent("bot", "go", run_id="run-1")
+    await mesh.decide_approval(asked.approvals[0], approve=True, approver="grace")
+    await mesh.pause(tool="look", reason="lunch", authority="ops")
+    assert asked.checkpoint is not None
+    held = await mesh.resume_agent(asked.checkpoint)
+    assert (held.status, held.code, ran) == (Status.PAUSED, "compliance_profile.paused", [])
+    await mesh.release(tool="look", reason="back", authority="ops")
+    done = await mesh.resume_agent(held.checkpoint or asked.checkpoint)
+    assert (done.status, done.output, ran) == (Status.COMPLETED, "saw it", [1])
 
 
 async def test_to_resume_does_not_undo_a_kill(make: Make) -> None:
