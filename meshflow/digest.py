@@ -6,6 +6,7 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -17,7 +18,8 @@ import orjson
 
 _IMMUTABLE = (str, bytes, int, float, bool, type(None))
 _BY_TEXT = (Decimal, Fraction, PurePath, complex, timedelta, range)
-_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+# Dataclasses are ours: orjson leaves out the fields that begin with an underscore.
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def can_change(value: object) -> bool:
@@ -38,9 +40,9 @@ def new_salt() -> str:
 def arguments_digest(value: Any, salt: str) -> str:
     """Return the salted digest that an approval is bound to, as hex.
 
-    Salted, so that the digest of a short argument does not give the argument away. Models, mappings and tuples of any
-    type count by what they hold, numbers, paths and the like by their text. Other objects without a JSON form count by
-    type alone, since a resumed step brings new ones.
+    Salted, so that the digest of a short argument does not give the argument away. Models and dataclasses count by all
+    their fields, mappings, tuples and pydantic's secrets of any type by what they hold, numbers, paths and the like by
+    their text. Other objects without a JSON form count by type alone, since a resumed step brings new ones.
     """
     return sha256(b"meshflow/arguments/v1\x00" + bytes.fromhex(salt) + _encoded(value, _by_type)).hexdigest()
 
@@ -77,8 +79,17 @@ def _content(value: Any) -> Any:
         return {_name(value): dict(value)}
     if isinstance(value, (tuple, deque)):
         return {_name(value): list(value)}
-    dump = getattr(type(value), "model_dump", None)  # of a pydantic model
-    return {_name(value): dump(value)} if callable(dump) else None
+    reveal = getattr(type(value), "get_secret_value", None)  # of pydantic's SecretStr and its like
+    if callable(reveal):
+        return {_name(value): reveal(value)}
+    model_fields = getattr(type(value), "model_fields", None)
+    if isinstance(model_fields, dict):  # of a pydantic model
+        # Not model_dump: it leaves out what is excluded, and what a subclass has more than the field it stands in.
+        held = {name: getattr(value, name, None) for name in model_fields}
+        return {_name(value): held | (getattr(value, "__pydantic_extra__", None) or {})}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {_name(value): {one.name: getattr(value, one.name, None) for one in fields(value)}}
+    return None
 
 
 def _name(value: object) -> str:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, RootModel, SecretBytes, SecretStr
 
 from meshflow.digest import arguments_digest, digest
 
@@ -31,6 +31,31 @@ class Data:
     cents: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hidden:
+    _cents: int
+
+
+class Excluded(BaseModel):
+    cents: int = Field(exclude=True)
+
+
+class Open(BaseModel, extra="allow"):
+    pass
+
+
+class Locked(BaseModel):
+    key: SecretStr
+
+
+class Sub(Model):
+    fee: int = 0
+
+
+class Of(BaseModel):
+    model: Model
+
+
 class Opaque:
     def __init__(self, cents: int) -> None:
         self.cents = cents
@@ -41,6 +66,15 @@ class Opaque:
     [
         (Model(cents=5), Model(cents=500)),
         (Model(cents=5, note=Model(cents=1)), Model(cents=5, note=Model(cents=2))),
+        (Hidden(5), Hidden(500)),
+        (Excluded(cents=5), Excluded(cents=500)),
+        (Open(cents=5), Open(cents=500)),  # type: ignore[call-arg]
+        (Of(model=Sub(cents=5, fee=1)), Of(model=Sub(cents=5, fee=2))),
+        (Of(model=Model(cents=5)), Of(model=Sub(cents=5))),
+        (RootModel[int](5), RootModel[int](500)),
+        (SecretStr("5"), SecretStr("500")),
+        (SecretBytes(b"5"), SecretBytes(b"500")),
+        (Locked(key=SecretStr("5")), Locked(key=SecretStr("500"))),
         (Named(5), Named(500)),
         (Data(5), Data(500)),
         (MappingProxyType({"cents": 5}), MappingProxyType({"cents": 500})),
@@ -71,6 +105,8 @@ def test_what_differs_for_a_handler_differs_in_the_digest(one: Any, other: Any) 
         lambda: Model(cents=5, note=b"x"),
         lambda: Named(5),
         lambda: Data(5),
+        lambda: Of(model=Sub(cents=5, fee=1)),
+        lambda: Locked(key=SecretStr("5")),
         lambda: MappingProxyType({"a": {"b": 1}, "c": 2}),
         lambda: {"handle": Opaque(5), "cents": 5},
         lambda: {3, 1, 2},
