@@ -13,7 +13,7 @@ from typing import Any
 
 from meshflow.clock import Clock, SystemClock
 from meshflow.decision import Obligation
-from meshflow.facts import Findings, Principal, RiskTier, TaintLabels, TenantScope
+from meshflow.facts import Confidentiality, Findings, Origin, Principal, RiskTier, TaintLabels, TenantScope
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -137,7 +137,7 @@ class Approval:
     question. ``approvers`` are all who approved, where several had to; ``approver`` is the one who decided. An
     ``edited`` approval is for ``edited_input`` in the place of what was asked, and the digest covers that.
     ``tenant_id``, ``node_id``, ``node_kind``, ``tool`` and ``action`` are those of the step that asked, and ``codes``
-    what it was asked about: left out, they match no step.
+    what it was asked about: left out, they match no step. Data of worse ``labels`` is asked about anew.
     """
 
     approval_id: str
@@ -164,6 +164,7 @@ class Approval:
     tool: str | None = None
     action: str | None = None
     codes: tuple[str, ...] = ()
+    labels: tuple[Origin, Confidentiality] | None = None
 
 
 class Purpose(StrEnum):

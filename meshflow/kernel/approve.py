@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from meshflow.config.models import ApprovalsConfig
 from meshflow.decision import Effect
 from meshflow.digest import arguments_digest, new_salt
-from meshflow.facts import Principal
+from meshflow.facts import Principal, TaintLabels
 from meshflow.ids import new_id
 from meshflow.kernel.gate import Passage
 from meshflow.names import folded_name, names_of
 from meshflow.record import ApprovalRequest, StageResult
 from meshflow.step import Approval, StepState
 
+_CODE = re.compile(r"[a-z][a-z0-9_.]{0,499}")
 _WHO = ("subject", "agent_id", "issuer", "verified", "tenant")
 
 
@@ -32,7 +35,7 @@ def request_approval(passage: Passage, rules: ApprovalsConfig, *, holds_output: 
         arguments_digest=arguments_digest(state.input, salt),
         salt=salt,
         expires_at_us=state.clock.now_us() + rules.expires_s * 1_000_000,
-        codes=tuple(code for code, _ in passage.escalations),
+        codes=_questions(passage),
         holds_output=holds_output,
         required=required,
     )
@@ -60,7 +63,10 @@ def shortfall(approval: Approval, state: StepState, rules: ApprovalsConfig) -> t
         return problem
     if approval.fingerprint != state.fingerprint:
         return "approval.policy_changed", "plugins, settings or policy changed since the approval; ask again"
-    if approval.arguments_digest != arguments_digest(state.input, approval.salt):
+    given = [state.input]
+    if approval.edited:
+        given.append(approval.edited_input)  # as it was before the gates took out of it what they take out of any input
+    if approval.arguments_digest not in [arguments_digest(one, approval.salt) for one in given]:
         return "approval.arguments_changed", "the arguments are not those that were approved; ask again"
     return None
 
@@ -71,12 +77,32 @@ def settle_escalations(passage: Passage, approval: Approval) -> None:
     What a gate has come to ask since, of edited arguments or under other labels, nobody has looked at.
     """
     asked = set(approval.codes)
-    if unasked := sorted({code for code, _ in passage.escalations} - asked):
+    unasked = [code for code in _questions(passage) if code not in asked]
+    if _worse(passage.state.facts.get("taint_propagation"), approval):
+        unasked.append("an input of worse labels")
+    if unasked:
         reason = f"{approval.approval_id} was given before anybody was asked about {', '.join(unasked)}"
         passage.note(StageResult("approval", "kernel", Effect.ESCALATE, "approval.incomplete", reason))
         passage.escalations.insert(0, ("approval.incomplete", reason))
     else:
         passage.escalations.clear()
+
+
+def _worse(labels: TaintLabels | None, approval: Approval) -> bool:
+    seen = approval.labels if not approval.holds_output else None  # no input is used any more
+    return labels is not None and seen is not None and (labels.origin > seen[0] or labels.confidentiality > seen[1])
+
+
+def _questions(passage: Passage) -> tuple[str, ...]:
+    """Return what a person is asked, by code; with those of each reason, since a policy has one code for all rules."""
+    found = dict.fromkeys(code for code, _ in passage.escalations)
+    for one in passage.results:
+        if one.enforced and one.effect is Effect.ESCALATE and one.code in found:
+            reasons = one.evidence.get("codes")  # whatever a plugin has put there
+            for reason in reasons if isinstance(reasons, list | tuple) else ():
+                if isinstance(reason, str) and _CODE.fullmatch(reason):  # others may hold secrets
+                    found[f"{one.code}:{reason}"] = None
+    return tuple(found)
 
 
 def _whose_step(approval: Approval, state: StepState) -> tuple[str, str] | None:

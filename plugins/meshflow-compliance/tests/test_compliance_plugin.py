@@ -121,6 +121,14 @@ async def test_settings_reach_the_rules() -> None:
         assert len((await ask(plugin)).obligations) == 1
 
 
+async def test_of_several_profiles_that_ask_the_codes_of_all_are_told(tmp_path: Path) -> None:
+    asks = 'decision := {{"allow": true, "escalate": true, "reasons": [{{"code": "{}"}}]}}'
+    names = [pack(tmp_path, name, asks.format(f"of_{name}")) for name in ("one", "two")]
+    async with opened(*names, base=tmp_path) as plugin:
+        asked = await ask(plugin, action="go")
+    assert asked.evidence["codes"] == ["of_one", "of_two"]
+
+
 async def test_of_several_profiles_the_strictest_holds_and_obligations_add_up(tmp_path: Path) -> None:
     names = [
         pack(tmp_path, "one", 'decision := {"allow": true, "obligations": [{"name": "cap_output", "parameters": {}}]}'),

@@ -78,6 +78,14 @@ async def test_an_approval_is_not_looked_for_unless_the_step_is_resumed(kit):
     assert (await desk.runtime.run(STEP)).status is Status.PAUSED
 
 
+@pytest.mark.parametrize("codes", ["large", 5, None, [5, "4111 1111 1111 1111", ["x"]], {"x": "y"}])
+async def test_what_a_plugin_calls_codes_and_is_none_is_not_asked_about(kit, codes):
+    asks = replace(ASK, evidence={"codes": codes})
+    desk = Desk(kit, on={"evaluate_policy": asks})
+    paused = await desk.ask_and_answer()
+    assert paused.record.approval_request.codes == (ASK.code,)
+
+
 async def test_resuming_before_anybody_decided_stays_paused_and_writes_nothing(kit):
     desk = Desk(kit)
     await desk.runtime.run(STEP)

@@ -151,6 +151,9 @@ def _strictest(decisions: list[Decision], fact: ComplianceProfile) -> Decision:
     chosen = asking or decisions[0]
     duties = tuple(duty for decision in decisions for duty in decision.obligations)
     evidence = {**chosen.evidence, **told, **({DUTIES: told_duties(duties)} if duties else {})}
+    if asking is not None:  # the codes of all that ask: an approval answers these, and no others
+        codes = [code for one in decisions if one.effect is Effect.ESCALATE for code in one.evidence.get("codes", ())]
+        evidence |= {"codes": list(dict.fromkeys(codes))} if codes else {}
     return Decision(chosen.effect, chosen.code, chosen.reason, fact, obligations=duties, evidence=evidence)
 
 
