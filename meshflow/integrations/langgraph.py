@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-import time
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,7 +45,6 @@ class MeshflowSaver(BaseCheckpointSaver[str]):
         self.store = open_store(store)
         self.tenant = tenant
         self._loop = LoopThread()
-        self._newer = itertools.count(time.time_ns())  # a clock may show the same time twice
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that a config names, or its thread's newest."""
@@ -114,8 +111,8 @@ class MeshflowSaver(BaseCheckpointSaver[str]):
         made = []
         for index, (channel, value) in enumerate(writes):
             payload = channel.encode() + b"\x00" + self._packed(value)
-            if channel in WRITES_IDX_MAP:
-                made.append(Write(task_id, _SPECIAL + channel, next(self._newer), payload, task_path))
+            if channel in WRITES_IDX_MAP:  # of these the last written counts, under a number that no other process has
+                made.append(Write(task_id, _SPECIAL + channel, secrets.randbits(63), payload, task_path))
             else:
                 made.append(Write(task_id, _WRITE, index, payload, task_path))
         checkpoint_id = get_checkpoint_id(config)
@@ -195,7 +192,7 @@ class MeshflowSaver(BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """Return a version that no other branch of a thread makes: values are kept by it, and never changed."""
         number = 0 if current is None else current if isinstance(current, int) else int(current.partition(".")[0])
-        return f"{number + 1:032}.{random.getrandbits(64):016x}"
+        return f"{number + 1:032}.{secrets.randbits(64):016x}"
 
     async def aclose(self) -> None:
         """Close the store."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -74,3 +77,38 @@ async def test_langgraphs_graphs_run_resume_and_travel_in_time_on_our_stores(pla
         assert (await compiled.ainvoke(Command(resume="no"), config))["log"] == ["0", "a", "no"]
     assert list(MeshflowSaver(saver.store, tenant="rival").list(None)) == []
     await saver.aclose()
+
+
+FORKED = """
+import os, sys
+from langgraph.checkpoint.base import empty_checkpoint
+from meshflow.integrations.langgraph import MeshflowSaver
+
+saver = MeshflowSaver(sys.argv[1])
+checkpoint = empty_checkpoint()
+place = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": checkpoint["id"]}}
+for answers in (["first"], ["first", "second"]):
+    if not (worker := os.fork()):
+        saver.put({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, checkpoint, {}, {})
+        saver.put_writes(place, [("__resume__", answers)], "task")
+        saver.close()
+        os._exit(0)
+    assert os.waitpid(worker, 0)[1] == 0
+print(saver.get_tuple(place).pending_writes)
+saver.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_answers_of_forked_workers_are_all_kept_and_the_newest_counts(postgres_url: str) -> None:
+    command = [sys.executable, "-c", FORKED, postgres_url]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert told.stdout.strip() == "[('task', '__resume__', ['first', 'second'])]", told.stderr
+
+
+def test_versions_stay_apart_where_the_application_seeds_its_random_numbers() -> None:
+    saver, versions = MeshflowSaver(), set()
+    for _ in range(2):
+        random.seed(7)
+        versions.add(saver.get_next_version("1", None))
+    assert len(versions) == 2
