@@ -133,7 +133,7 @@ def settings_inside(
     inherited = outer.for_subgraph(graph)
     if not config and not options:
         return inherited
-    said = {name: value for name, value in options.items() if value is not None}
+    said = _shared_in(config or {}, outer) | {name: value for name, value in options.items() if value is not None}
     for name in _SHARED:
         if name in said and said[name] != getattr(outer, name):
             raise InvalidRunError(
@@ -145,6 +145,14 @@ def settings_inside(
         name: getattr(given, name) for name in _OWN if name in said or (name in _CONFIG and name in (config or {}))
     }
     return replace(inherited, **chosen)
+
+
+def _shared_in(config: Mapping[str, Any], outer: Settings) -> dict[str, Any]:
+    """Return what a config says of the run around; what it has from the node's own config says nothing new."""
+    configurable = config.get("configurable") or {}
+    said = {name: configurable.get(name) for name in ("checkpoint_id", "tenant")}
+    said = {name: value for name, value in said.items() if value not in (None, outer.configurable.get(name))}
+    return said if config.get("run_id") is None else {**said, "run_id": str(config["run_id"])}
 
 
 def _limit(value: Any) -> int:

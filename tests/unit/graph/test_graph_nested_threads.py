@@ -82,3 +82,22 @@ def test_what_a_call_inside_of_a_node_cannot_choose_is_refused(option: Any) -> N
     inner = one(lambda state: {}).compile()
     with pytest.raises(InvalidRunError, match=f"shares the run's {next(iter(option))}"):
         one(lambda state: inner.invoke({}, **option)).compile().invoke({}, tenant="acme")
+
+
+@pytest.mark.parametrize("name", ["tenant", "run_id", "checkpoint_id"])
+def test_what_a_config_inside_of_a_node_cannot_choose_is_refused_as_well(name: str) -> None:
+    inner = one(lambda state: {}).compile()
+    config: Any = {"run_id": "other"} if name == "run_id" else {"configurable": {name: "other"}}
+    with pytest.raises(InvalidRunError, match=f"shares the run's {name}, so {name}='other'"):
+        one(lambda state: inner.invoke({}, config)).compile().invoke({}, tenant="acme")
+
+
+def test_nodes_own_config_may_be_handed_on_whatever_the_caller_said_in_it(store: Any) -> None:
+    inner = one(lambda state: {"log": ["inner"]}).compile()
+    middle = one(lambda state, config: {"log": inner.invoke({}, config)["log"]}).compile()
+    graph = one(lambda state, config: {"log": middle.invoke({}, config)["log"]}).compile(store)
+    graph.invoke({}, thread_id="t", tenant="acme")
+    past = list(graph.get_state_history(thread_id="t", tenant="acme"))[-1].config["configurable"]
+    config = {"configurable": {**past, "tenant": "acme"}, "run_id": "mine"}
+    assert graph.invoke(None, config)["log"] == ["inner"]
+    assert graph.invoke(None, config, tenant="acme")["log"] == ["inner"]
