@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from meshflow.checkpoint.open import open_store
 from meshflow.checkpoint.store import CheckpointConflictError, CheckpointError, CheckpointStore
 
 
-async def erase_threads(store: CheckpointStore, tenant: str | None, run_ids: Sequence[str]) -> int:
-    """Forget every thread in which these runs wrote; return how many went."""
+async def erase_threads(
+    store: CheckpointStore, tenant: str | None, run_ids: Sequence[str], delete: Callable[[str, str], Awaitable[None]]
+) -> int:
+    """Forget every thread in which these runs wrote, with the store's own ``delete``; return how many went."""
     erased, busy = 0, []
     for owner, thread_id in await store.threads_of_runs(tenant, run_ids):
         try:
@@ -19,7 +21,7 @@ async def erase_threads(store: CheckpointStore, tenant: str | None, run_ids: Seq
             busy.append(thread_id)
             continue
         try:
-            await store.delete_thread(owner, thread_id)
+            await delete(owner, thread_id)
         finally:
             await claim.release()
         erased += 1

@@ -181,7 +181,7 @@ class MemoryCheckpoints:
         """Forget whole threads of these runs."""
         from meshflow.checkpoint.erasing import erase_threads
 
-        return await erase_threads(self, tenant, run_ids)
+        return await erase_threads(self, tenant, run_ids, self.delete_thread)
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""

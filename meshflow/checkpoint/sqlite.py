@@ -136,7 +136,10 @@ class SqliteCheckpoints:
         """Forget whole threads of these runs."""
         from meshflow.checkpoint.erasing import erase_threads
 
-        return await erase_threads(self, tenant, run_ids)
+        try:
+            return await erase_threads(self, tenant, run_ids, partial(self._do, _delete_thread))
+        finally:  # once for all, and also if there was nothing: an erasure before may have left bytes in the log
+            await self._do(_nothing, forgets=True)
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""
@@ -287,6 +290,10 @@ def _threads_of_runs(db: sqlite3.Connection, tenant: str | None, run_ids: Sequen
     for run in run_ids:
         found.update(db.execute(THREADS_OF_RUN, {"tenant": tenant, "run": run}))
     return sorted(found)
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """Change nothing."""
 
 
 def _delete_thread(db: sqlite3.Connection, tenant: str, thread: str) -> None:

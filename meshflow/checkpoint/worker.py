@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -14,8 +13,9 @@ from typing import Any, NamedTuple
 
 from meshflow.checkpoint.store import CheckpointError
 
-_PATIENCE_S = 5.0
-_log = logging.getLogger("meshflow.checkpoint")
+PATIENCE_S = 5.0
+"""How long forgetting waits for those who read the file."""
+
 Work = Callable[[sqlite3.Connection], Any]
 MAX_BATCH = 256
 
@@ -42,7 +42,10 @@ class SqliteWorker:
         self._pid = os.getpid()
 
     def submit(self, work: Work, *, writes: bool, forgets: bool = False) -> Future[Any]:
-        """Hand in a job; behind one that forgets the write-ahead log is emptied, which carried what is gone."""
+        """Hand in a job; behind one that forgets the write-ahead log is emptied, which carried what is gone.
+
+        CheckpointError for such a job if the log could not be emptied; the job itself is done.
+        """
         if os.getpid() != self._pid:
             raise CheckpointError("this checkpoint store was opened before a fork; make a new one in the child process")
         job = _Job(work, writes, forgets, Future())
@@ -74,12 +77,17 @@ class SqliteWorker:
                 if connection is None:
                     connection = self._connect()
                 outcomes = _transaction(connection, batch)
-                if any(job.forgets for job in batch):
-                    _empty_log(connection)
             except Exception as error:  # whoever waits must hear of it, whatever it was
                 outcomes = [error] * len(batch)
+            forgetting = []
             for one, outcome in zip(batch, outcomes, strict=True):
-                _settle(one.future, outcome)
+                if one.forgets and isinstance(outcome, _Value):
+                    forgetting.append((one.future, outcome))
+                else:
+                    _settle(one.future, outcome)
+            problem = _empty_log(connection) if forgetting and connection is not None else None
+            for future, value in forgetting:
+                _settle(future, problem or value)
             if ends:
                 break
         if connection is not None:
@@ -122,14 +130,25 @@ def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Val
     return outcomes
 
 
-def _empty_log(connection: sqlite3.Connection) -> None:
-    """Move the write-ahead log into the file and cut it off, unless a reader holds it for too long."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-        if time.monotonic() >= deadline:
-            _log.warning("a reader holds the write-ahead log, so forgotten bytes may be in it until the next deletion")
-            return
-        time.sleep(0.01)
+def _empty_log(connection: sqlite3.Connection) -> Exception | None:
+    """Move the write-ahead log into the file and cut it off; return what is wrong if a reader holds it for too long."""
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")  # or SQLite itself would wait, for much longer
+        try:
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() >= deadline:
+                    return CheckpointError(
+                        "what was forgotten is gone from the tables, but its bytes are still in the write-ahead log, "
+                        "which somebody who reads the file holds; forget it again once they have ended"
+                    )
+                time.sleep(0.01)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {usual}")
+    except sqlite3.Error as error:
+        return error
+    return None
 
 
 def _settle(future: Future[Any], outcome: _Value | Exception) -> None:

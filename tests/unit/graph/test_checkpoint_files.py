@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import meshflow.checkpoint.worker as worker
 from meshflow.checkpoint.file_claim import FileClaims
 from meshflow.checkpoint.sqlite import THREADS_OF_RUN, SqliteCheckpoints
-from meshflow.checkpoint.store import CheckpointConflictError
+from meshflow.checkpoint.store import Checkpoint, CheckpointConflictError, CheckpointError, ThreadKey
 
-# Takes a thread, forks, and ends at once; the child ends when its standard input does.
+# Takes a thread, forks, and ends; the child says that it is there, and ends when its standard input does.
 FORKS = """
 import os, sys
 from pathlib import Path
 from meshflow.checkpoint.file_claim import FileClaims
 claim = FileClaims(Path(sys.argv[1])).take("t", "a")
 if os.fork() == 0:
+    print("here", flush=True)
     sys.stdin.read()
 os._exit(0)
 """
@@ -86,6 +91,58 @@ async def test_folder_that_another_process_removes_as_it_closes_is_made_again(
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing forks there")
 async def test_claim_ends_with_the_process_that_took_it_though_a_child_of_it_lives_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKS, str(tmp_path / "claims")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as parent:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "here\n"
         assert parent.wait(30) == 0
         await FileClaims(tmp_path / "claims").take("t", "a").release()
+
+
+@contextlib.contextmanager
+def reader(place: Path) -> Any:
+    """Somebody who looks at the file of a store, and is not done with it."""
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM checkpoints").fetchone()
+        yield
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
+
+
+async def test_erasure_that_leaves_bytes_in_the_log_says_so_and_the_next_one_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.2)
+    store = SqliteCheckpoints(tmp_path / "graphs.db")
+    for name in ("a", "b"):
+        await store.put(ThreadKey("t", name), Checkpoint(checkpoint_id="1", body=b"Zwetschge", run_id="r"), {})
+    with reader(store.path):
+        with pytest.raises(CheckpointError, match="write-ahead log"):
+            await store.erase_runs("t", ["r"])
+        assert await store.threads("t") == []
+        assert b"Zwetschge" in bytes_of(tmp_path)
+        with pytest.raises(CheckpointError, match="forget it again"):
+            await store.delete_thread("t", "a")
+    assert await store.erase_runs("t", ["r"]) == 0
+    assert b"Zwetschge" not in bytes_of(tmp_path)
+    await store.aclose()
+
+
+async def test_forgetting_while_somebody_reads_keeps_nobody_else_waiting_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.2)
+    store = SqliteCheckpoints(tmp_path / "graphs.db")
+    await store.put(ThreadKey("t", "a"), Checkpoint(checkpoint_id="1", body=b"", run_id="r"), {})
+    with reader(store.path):
+        began = time.monotonic()
+        forgotten = asyncio.create_task(store.delete_thread("t", "a"))
+        puts = [store.put(ThreadKey("t", name), Checkpoint(checkpoint_id="1", body=b""), {}) for name in "bcd"]
+        await asyncio.gather(*puts)
+        assert time.monotonic() - began < 15
+        with pytest.raises(CheckpointError):
+            await forgotten
+    assert await store.threads("t") == ["b", "c", "d"]
+    await store.aclose()
