@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from meshflow.facts import Confidentiality, Origin, TaintLabels
 from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
 from meshflow.kernel.gate import Passage
+from meshflow.kernel.redact import redact
 from meshflow.record import RuntimeOutcome
 from meshflow.step import Purpose, StepContext, StepState
 
@@ -45,6 +49,16 @@ async def may_have_run(core: Core, run_id: str, step_id: str, after: int) -> boo
         if callable(ask_ledger):
             return bool(await ask_ledger(run_id, step_id, after=after))
     return False
+
+
+async def redacted(
+    core: Core, state: StepState, tenant: str | None, words: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Return a person's words as a record may keep them; None where stage 8 could not scan them."""
+    pipeline = core.tenants.get(tenant, core.base) if tenant is not None else core.base
+    passage = Passage(pipeline, state, explaining=True)
+    kept = await drive(state.asking, redact(passage.pipeline, state, words))
+    return None if kept.how == "withheld" else kept.fields
 
 
 async def next_attempt(core: Core, run_id: str, step_id: str) -> int:

@@ -162,6 +162,13 @@ class StepRuntime:
         """Return whether an attempt at a step behind number ``after`` completed, or began without a recorded end."""
         return await followup.may_have_run(self._core, run_id, step_id, after)
 
+    async def redacted(self, words: Mapping[str, Any], tenant: str | None = None) -> Mapping[str, Any] | None:
+        """Return a person's words as a record of the tenant may keep them; None where stage 8 could not scan them."""
+        core = self._core
+        if not core.started:
+            await self._begin(core)
+        return await followup.redacted(core, self._state(core, NodeInput(node_id="approval", input={})), tenant, words)
+
     async def next_attempt(self, run_id: str, step_id: str) -> int:
         """Return the number for the next try of a step, by what is on record."""
         return await followup.next_attempt(self._core, run_id, step_id)

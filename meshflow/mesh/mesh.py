@@ -13,6 +13,7 @@ from meshflow.clock import SystemClock
 from meshflow.errors import ConfigError
 from meshflow.ids import new_id
 from meshflow.kernel.runtime import StepRuntime
+from meshflow.ledger.approvals import AS_ASKED, ApprovalRefusedError
 from meshflow.ledger.replay import ReplayLedger
 from meshflow.mesh.bus import Bus
 from meshflow.mesh.events import Event, MeshEvent, events_of
@@ -228,10 +229,22 @@ class Mesh:
         return await self.ledger.pending_approvals(tenant=tenant)
 
     async def decide_approval(self, approval_id: str, **decision: Any) -> dict[str, Any]:
-        """Record a person's decision; see ``ReplayLedger.decide_approval``."""
-        decided = await self.ledger.decide_approval(approval_id, **decision)
+        """Record a person's decision; see ``ReplayLedger.decide_approval``.
+
+        Sensitive data is taken out of the reason and of edited arguments first, as out of all that a record keeps.
+        """
+        decided = await self.ledger.decide_approval(approval_id, **await self._redacted(approval_id, decision))
         self._tell(MeshEvent.APPROVAL_DECIDED, run_id=decided["run_id"], step_id=decided["step_id"], decision=decided)
         return decided
+
+    async def _redacted(self, approval_id: str, decision: Mapping[str, Any]) -> Mapping[str, Any]:
+        words = {name: decision[name] for name in ("reason", "edited") if decision.get(name, AS_ASKED) is not AS_ASKED}
+        waiting = await self.ledger.pending_approvals(tenant=decision.get("tenant")) if words else []
+        tenant = next((one["tenant_id"] for one in waiting if one["approval_id"] == approval_id), None)
+        kept = await self.runtime.redacted(words, tenant)
+        if kept is None:
+            raise ApprovalRefusedError("answer", "stage 8 could not scan the reason or the edit, so neither is kept")
+        return {**decision, **kept}
 
     async def reload(self, config: Any = None) -> str:
         """Have the runtime read its configuration again; return the new fingerprint.

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from pydantic_ai.models.function import FunctionModel
 
 from meshflow import Agent, NodeInput, Policy, Status, StepRuntime
 from meshflow.errors import ConfigError
+from meshflow.ledger import ApprovalRefusedError
 from meshflow.mesh import Event, Mesh, MeshEvent
 
 Make = Callable[..., Mesh]
@@ -138,6 +141,33 @@ async def test_an_approval_is_told_when_asked_for_and_when_decided(make: Make, h
     await mesh.drain()
     assert heard.kinds() == [MeshEvent.STEP_PAUSED, MeshEvent.APPROVAL_REQUESTED, MeshEvent.APPROVAL_DECIDED]
     assert heard.events[1].data["approval_id"] == paused.approval_id
+
+
+async def test_what_a_person_says_is_kept_without_sensitive_data(make: Make, path: Path) -> None:
+    mesh = make()
+    wipe = step(kind="tool", tool="wipe", risk="irreversible", input={}, step_id="s", handler=lambda given: "wiped")
+    paused = await mesh.runtime.run(wipe)
+    await mesh.decide_approval(
+        paused.approval_id, approve=True, approver="boss", reason="card 4111 1111 1111 1111 is fine",
+        edited={"card": "5500 0000 0000 0004", "cents": 5},
+    )  # fmt: skip
+    done = await mesh.runtime.run(replace(wipe, resume=True))
+    assert done.status is Status.COMPLETED
+    kept = b"".join(one.read_bytes() for one in path.parent.glob(f"{path.name}*"))
+    assert b"is fine" in kept
+    assert b"4111 1111" not in kept
+    assert b"5500 0000" not in kept
+
+
+async def test_an_edit_that_cannot_be_scanned_is_refused(make: Make) -> None:
+    mesh = make()
+    paused = await mesh.runtime.run(step(kind="tool", tool="wipe", risk="irreversible", input={}))
+    deep: dict[str, Any] = {}
+    for _ in range(2_000):
+        deep = {"a": deep}
+    with pytest.raises(ApprovalRefusedError, match="could not scan"):
+        await mesh.decide_approval(paused.approval_id, approve=True, approver="boss", edited=deep)
+    assert len(await mesh.pending_approvals()) == 1
 
 
 async def test_a_reload_is_told_and_keeps_the_switch(make: Make, heard: Any) -> None:
