@@ -11,6 +11,7 @@ from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointStore,
     Claim,
+    Held,
     Saved,
     ThreadKey,
     Write,
@@ -177,11 +178,11 @@ class MemoryCheckpoints:
             }
         return sorted(found)
 
-    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str], held: Held | None = None) -> int:
         """Forget whole threads of these runs."""
         from meshflow.checkpoint.erasing import erase_threads
 
-        return await erase_threads(self, tenant, run_ids, self.delete_thread)
+        return await erase_threads(self, tenant, run_ids, self.delete_thread, held)
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""

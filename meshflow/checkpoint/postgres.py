@@ -18,6 +18,7 @@ from meshflow.checkpoint.store import (
     CheckpointError,
     CheckpointStore,
     Claim,
+    Held,
     Saved,
     ThreadKey,
     Write,
@@ -124,11 +125,11 @@ class PostgresCheckpoints:
         """Return the threads in which these runs wrote."""
         return [(owner, name) for owner, name in await self._do(self._fetch(sql.THREADS_OF_RUNS, tenant, [*run_ids]))]
 
-    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str], held: Held | None = None) -> int:
         """Forget whole threads of these runs."""
         from meshflow.checkpoint.erasing import erase_threads
 
-        return await erase_threads(self, tenant, run_ids, self.delete_thread)
+        return await erase_threads(self, tenant, run_ids, self.delete_thread, held)
 
     async def copy_thread(self, tenant: str, source: str, target: str) -> None:
         """Copy a thread."""

@@ -17,6 +17,7 @@ from meshflow.checkpoint.store import (
     Checkpoint,
     CheckpointStore,
     Claim,
+    Held,
     Saved,
     ThreadKey,
     Write,
@@ -132,12 +133,12 @@ class SqliteCheckpoints:
         found: Sequence[tuple[str, str]] = await self._do(_threads_of_runs, tenant, run_ids, writes=False)
         return found
 
-    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str], held: Held | None = None) -> int:
         """Forget whole threads of these runs."""
         from meshflow.checkpoint.erasing import erase_threads
 
         try:
-            return await erase_threads(self, tenant, run_ids, partial(self._do, _delete_thread))
+            return await erase_threads(self, tenant, run_ids, partial(self._do, _delete_thread), held)
         finally:  # once for all, and also if there was nothing: an erasure before may have left bytes in the log
             await self._do(_nothing, forgets=True)
 

@@ -14,7 +14,7 @@ greatest id. Bodies, metadata and blobs are bytes that a store does not read.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -152,11 +152,11 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
+    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str], held: Held | None = None) -> int:
         """Forget whole threads that ``threads_of_runs`` names: a later state holds what earlier ones brought.
 
         Returns how many threads went. CheckpointConflictError, and the rest has gone, for those that runs work on.
-        None erases in every tenant.
+        None erases in every tenant. Threads in which a run wrote that is ``held``, by its id and tenant, stay.
         """
         ...
 
@@ -172,6 +172,9 @@ class CheckpointStore(Protocol):
         """Let go of files and connections."""
         ...
 
+
+Held = Callable[[str, str], Awaitable[bool]]
+"""Says whether a run, by its id, must be kept in a tenant."""
 
 OF_RUN = "run:"
 """How the channel of a write begins by which a run that goes on from another's checkpoint says so, for erasure."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +83,10 @@ class ErasableStore(Protocol):
         """Return the holds in force, and with ``released`` those that were."""
         ...
 
+    async def hold_on(self, run_id: str, tenant: str) -> int | None:
+        """Return the number of a hold on a tenant's part of a run, or on somebody who has payloads in it."""
+        ...
+
     async def rewrap(self, key: str) -> int:
         """Wrap every data key under the key-encryption key that is named, in one transaction; return how many."""
         ...
@@ -100,8 +104,13 @@ class ErasableStore(Protocol):
 class KeepsRunsToo(Protocol):
     """What keeps data of the same runs elsewhere: a checkpoint store, whose threads hold the state itself."""
 
-    async def erase_runs(self, tenant: str | None, run_ids: Sequence[str]) -> int:
-        """Erase what it keeps of these runs, in a tenant or in all; doing it again is no error."""
+    async def erase_runs(
+        self, tenant: str | None, run_ids: Sequence[str], held: Callable[[str, str], Awaitable[bool]] | None = None
+    ) -> int:
+        """Erase what it keeps of these runs, in a tenant or in all; doing it again is no error.
+
+        What it keeps of a run that is ``held``, by its id and tenant, stays, with all that cannot be parted from it.
+        """
         ...
 
 
@@ -118,8 +127,10 @@ class ErasureCalls:
     def also_erase(self, *stores: KeepsRunsToo) -> None:
         """Name checkpoint stores whose threads are to go when inputs or outputs of their runs are erased here.
 
-        Theirs goes behind the ledger's own part, which a legal hold forbids. An error there (a run still works on the
-        thread, a store cannot be reached) is raised when the ledger's part is done; erase again, and the rest goes.
+        Theirs goes behind the ledger's own part, which a legal hold forbids; a thread that a held run is in stays, too.
+        An error there (a hold, a run that works on the thread, a store that cannot be reached) is raised when the
+        ledger's part is done. The same call again does the rest; after ``erase_subject``, which finds nothing any more
+        in the runs that it names under ``held``, call ``delete_run`` or ``anonymize_run`` for each of those.
         """
         self._elsewhere = (*self._elsewhere, *stores)
 
@@ -156,9 +167,24 @@ class ErasureCalls:
         return gone
 
     async def _erase_elsewhere(self, run_ids: Sequence[str], order: ErasureOrder) -> None:
+        """Erase in the other stores; LegalHoldError if a thread stays, because a run is in it that is held."""
+        found: dict[str, int] = {}
+
+        async def held(run_id: str, tenant: str) -> bool:
+            number = await self._store.hold_on(run_id, tenant)
+            if number is not None:
+                found[run_id] = number
+            return number is not None
+
         if order.fields & _STATE:
             for store in self._elsewhere:
-                await store.erase_runs(order.tenant, run_ids)
+                await store.erase_runs(order.tenant, run_ids, held)
+        if found:
+            holds = ", ".join(f"hold {number} on run {run_id!r}" for run_id, number in sorted(found.items()))
+            raise LegalHoldError(
+                f"the state of graphs that {list(run_ids)} share with runs under legal hold is not erased ({holds}); "
+                "release the hold first, then delete_run or anonymize_run erases it"
+            )
 
     async def erase_subject(
         self, subject: str, *, fields: Collection[str] = FIELDS, reason: str = "erasure request",
@@ -183,7 +209,10 @@ class ErasureCalls:
             try:
                 await self._erase_elsewhere([run_id], order)
             except MeshflowError as error:
-                held[run_id] = f"run {run_id!r}: erased in the ledger, and its graph's state is not: {error}"
+                held[run_id] = (
+                    f"run {run_id!r}: erased in the ledger, and its graph's state is not, which delete_run or "
+                    f"anonymize_run of this run erases later: {error}"
+                )
         return {"erased": sum(runs.values()), "runs": runs, "held": held}
 
     async def hold(

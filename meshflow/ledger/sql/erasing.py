@@ -12,7 +12,7 @@ from meshflow.ledger.sql.append import SqlAppender
 from meshflow.ledger.sql.database import Connection
 from meshflow.ledger.sql.erase import WAS_DELETED, erase, index_subjects, runs_of_subject
 from meshflow.ledger.sql.expired import expired
-from meshflow.ledger.sql.holds import holds, place_hold, release_hold
+from meshflow.ledger.sql.holds import hold_on, holds, place_hold, release_hold
 
 if TYPE_CHECKING:
     from meshflow.ledger.retention import RetentionRule
@@ -64,6 +64,10 @@ class SqlErasing:
     async def holds(self, released: bool, tenant: str | None) -> list[dict[str, Any]]:
         """Return holds."""
         return await self._apart(lambda connection: holds(connection, released, tenant)) or []
+
+    async def hold_on(self, run_id: str, tenant: str) -> int | None:
+        """Return a hold on a run or on somebody in it."""
+        return await self._run(partial(hold_on, self._appender, run_id, tenant))
 
     async def rewrap(self, key: str) -> int:
         """Wrap data keys anew."""

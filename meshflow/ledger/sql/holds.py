@@ -132,6 +132,23 @@ def refuse_held(
     )
 
 
+def hold_on(appender: SqlAppender, run_id: str, tenant: str) -> int | None:
+    """Return the number of a hold on a tenant's part of a run, or on somebody in it."""
+
+    def work(connection: Connection) -> int | None:
+        rows = connection.execute(
+            "SELECT p.id FROM entries e JOIN payloads p ON p.id BETWEEN e.id * 16 AND e.id * 16 + 15 "
+            "WHERE e.run_id = :run AND e.tenant_id = :tenant",
+            {"run": run_id, "tenant": tenant},
+        )
+        payload_ids = [row[0] for row in rows.fetchall()]
+        found = connection.execute(_IN_FORCE, {"run": run_id, "tenant": tenant}).fetchone()
+        found = found or _held_subject(connection, appender.opener, tenant, payload_ids)
+        return None if found is None else int(found[0])
+
+    return appender.transact(work)
+
+
 def _held_subject(
     connection: Connection, opener: Opener, tenant: str | None, payload_ids: list[int]
 ) -> tuple[int, str | None, str] | None:

@@ -124,6 +124,30 @@ async def test_hold_keeps_the_state_as_well(tmp_path: Path, store: Any) -> None:
         assert await store.threads("default") == ["t"]
 
 
+@pytest.mark.parametrize("whose", ["run", "subject"])
+async def test_thread_that_a_held_run_shares_stays_until_the_hold_is_released(
+    tmp_path: Path, store: Any, whose: str
+) -> None:
+    async with ReplayLedger(tmp_path / "ledger.db") as ledger, StepRuntime(ledger=ledger) as runtime:
+        ledger.also_erase(store)
+        compiled = graph(store, runtime)
+        for run_id, agent_id in (("held", "alice"), ("free", "bob"), ("third", "carol")):
+            await compiled.ainvoke({"log": ["x"]}, thread_id="t", run_id=run_id, agent_id=agent_id)
+        await compiled.ainvoke({"log": ["x"]}, thread_id="u", run_id="alone", agent_id="bob")
+        on: dict[str, str] = {"run_id": "held"} if whose == "run" else {"subject": "alice"}
+        number = await ledger.hold(**on, reason="case 9", authority="counsel")
+        with pytest.raises(LegalHoldError, match=f"hold {number} on run 'held'"):
+            await ledger.delete_run("free")
+        told = (await ledger.erase_subject("carol"))["held"]
+        assert list(told) == ["third"]
+        assert "delete_run" in told["third"]
+        await ledger.delete_run("alone")
+        assert await store.threads("default") == ["t"]
+        await ledger.release_hold(number, reason="settled", authority="counsel")
+        await ledger.delete_run("third")
+        assert await store.threads("default") == []
+
+
 async def test_thread_that_a_run_works_on_is_told_of_and_goes_when_it_is_erased_again(
     tmp_path: Path, store: Any
 ) -> None:
