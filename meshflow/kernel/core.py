@@ -85,11 +85,13 @@ class Core:
                 await _start_up(provider)
                 begun.append(provider)
         except BaseException as error:
-            for problem in await _shut_down(begun):
-                log.error("after a start that failed: %s", problem)
-            with self._lock:
-                self._started = None
-            started.set_exception(error)
+            try:
+                for problem in await _shut_down(begun):
+                    log.error("after a start that failed: %s", problem)
+            finally:
+                with self._lock:
+                    self._started = None
+                started.set_exception(error)
             return
         self.started = True
         started.set_result(None)
@@ -99,6 +101,14 @@ class Core:
         if self._started is None:
             return
         self._started, self.started = None, False
+        ending = asyncio.get_running_loop().create_task(self._stop(keep))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending})  # there is no second stop that would do the rest
+            raise
+
+    async def _stop(self, keep: Iterable[Any]) -> None:
         if self.notifier is not None:
             await self.notifier.drained()
         if problems := await _shut_down(self._hooked("shutdown", skip=keep)):
@@ -132,7 +142,7 @@ class Core:
                 self._idle = Future()
             idle = self._idle
         self._tell_if_idle()
-        await asyncio.wrap_future(idle)
+        await asyncio.shield(asyncio.wrap_future(idle))  # others wait for it too, and the last step sets it
 
     def _tell_if_idle(self) -> None:
         with self._lock:
@@ -165,7 +175,11 @@ async def _shut_down(providers: Sequence[Provider]) -> list[str]:
         if "shutdown" in provider.hooks:
             try:
                 await _call(provider, "shutdown")
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                # A plugin that awaits a task it has just cancelled raises this too, and nobody has cancelled us.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 problems.append(describe(provider.name, error))
     return problems
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ from meshflow.step import NodeInput, StepContext, StepState
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _YAML = (".yaml", ".yml")
+_RELOAD_POLL_S = 0.01
 
 
 class StepRuntime:
@@ -124,12 +127,15 @@ class StepRuntime:
 
     def stream(self, node_input: NodeInput) -> StepStream:
         """Run a step whose handler streams; iterate to get what the output guardrails release."""
+        return StepStream(partial(self._flowing, node_input))
+
+    def _flowing(self, node_input: NodeInput) -> tuple[Flow, AsyncIterator[Any], Callable[[], None]]:
+        """Begin a streaming step on the core of now; return its flow, its parts, and what to call at its end."""
         core = self._core
         state = self._state(core, node_input)
         flow = Flow(core, state)
-        return StepStream(
-            flow, flow.chunks(partial(self._begin, core)), partial(core.enter, state), partial(core.leave, state)
-        )
+        core.enter(state)
+        return flow, flow.chunks(partial(self._begin, core)), partial(core.leave, state)
 
     async def explain(self, node_input: NodeInput) -> Explanation:
         """Return what each gate would say of a step, past denials, without executing or counting it."""
@@ -215,7 +221,9 @@ class StepRuntime:
         """
         source = config if config is not None else self._source
         # One at a time, whichever loops and threads they come from: each begins with what the one before has left.
-        await asyncio.to_thread(self._reloading.acquire)
+        # Never taken in a thread, which would take it for a caller that has been cut off since.
+        while not self._reloading.acquire(blocking=False):  # noqa: ASYNC110 - no event reaches across loops
+            await asyncio.sleep(_RELOAD_POLL_S)
         try:
             old = self._core
             new = self._build(_load(source), old.providers)
@@ -242,7 +250,12 @@ class StepRuntime:
         """Have work done that ``aclose`` waits for."""
         ending = asyncio.run_coroutine_threadsafe(work, asyncio.get_running_loop())
         self._retiring.add(ending)
-        ending.add_done_callback(self._retiring.discard)
+        ending.add_done_callback(self._has_ended)
+
+    def _has_ended(self, ending: Future[None]) -> None:
+        self._retiring.discard(ending)
+        if not ending.cancelled() and (error := ending.exception()) is not None:
+            log.error("what a reload replaced was not shut down: %s", error)
 
     async def start(self) -> None:
         """Start every plugin now rather than at the first step."""
@@ -267,15 +280,21 @@ class StepRuntime:
     async def aclose(self) -> None:
         """Wait for the steps in flight, then shut every plugin down."""
         await asyncio.to_thread(self._watcher.stop)
-        await asyncio.gather(*(asyncio.wrap_future(one) for one in list(self._retiring)))
-        await self._core.drained()
-        await self._core.stop()
+        try:
+            await self._close_cores()
+        except Exception:  # not where the caller is cut off: a step may still run on the loop
+            await asyncio.to_thread(self._loop_thread.stop)
+            raise
         await asyncio.to_thread(self._loop_thread.stop)
 
     def close(self) -> None:
         """Do the same for a blocking caller."""
         self._watcher.stop()
-        self._blocking(self._close_core())
+        try:
+            self._blocking(self._close_cores())
+        except Exception:
+            self._loop_thread.stop()
+            raise
         self._loop_thread.stop()
 
     async def __aenter__(self) -> StepRuntime:
@@ -285,7 +304,10 @@ class StepRuntime:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _close_core(self) -> None:
+    async def _close_cores(self) -> None:
+        # What an old core could not shut down has been logged, and keeps nobody from stopping this one. Shielded:
+        # a caller that waits no longer would have the old cores stay open.
+        await asyncio.shield(asyncio.gather(*map(asyncio.wrap_future, tuple(self._retiring)), return_exceptions=True))
         await self._core.drained()
         await self._core.stop()
 

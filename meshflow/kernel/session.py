@@ -30,18 +30,16 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
     last part that could be released. ``outcome`` is set when iteration has ended.
     """
 
-    def __init__(
-        self, flow: Flow, parts: AsyncIterator[Any], enter: Callable[[], None], leave: Callable[[], None]
-    ) -> None:
-        self._flow = flow
-        self._parts = parts
-        self._enter: Callable[[], None] | None = enter
-        self._leave: Callable[[], None] | None = leave
+    def __init__(self, begin: Callable[[], tuple[Flow, AsyncIterator[Any], Callable[[], None]]]) -> None:
+        self._begin: Callable[[], tuple[Flow, AsyncIterator[Any], Callable[[], None]]] | None = begin
+        self._flow: Flow | None = None
+        self._parts: AsyncIterator[Any] = _nothing()
+        self._leave: Callable[[], None] | None = None
 
     @property
     def outcome(self) -> RuntimeOutcome | None:
         """How the step ended; None while it runs."""
-        return self._flow.outcome
+        return self._flow.outcome if self._flow is not None else None
 
     def __aiter__(self) -> StepStream:
         return self
@@ -50,14 +48,14 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
         self._left()
 
     async def __anext__(self) -> Any:
-        if self._enter is not None:
-            self._enter()
-            self._enter = None
+        if self._begin is not None:  # by what is in force now, not when the stream was made
+            begin, self._begin = self._begin, None
+            self._flow, self._parts, self._leave = begin()
         try:
             return await anext(self._parts)
         except StopAsyncIteration:
             self._left()
-            outcome = self._flow.outcome
+            outcome = self.outcome
             if outcome is None or not outcome.ok:
                 code = outcome.code if outcome is not None else "step.interrupted"
                 raise StepDeniedError(f"{code}: {outcome.reason if outcome else ''}", outcome) from None
@@ -71,6 +69,7 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
 
     async def aclose(self) -> None:
         """Stop reading. What was released so far is recorded, and the step does not count as completed."""
+        self._begin = None
         try:
             await self._parts.aclose()  # type: ignore[attr-defined]
         finally:
@@ -78,8 +77,15 @@ class StepStream(AbstractAsyncContextManager["StepStream"], AsyncIterator[Any]):
 
     def _left(self) -> None:
         leave, self._leave = self._leave, None
-        if leave is not None and self._enter is None:
+        if leave is not None:
             leave()
+
+
+async def _nothing() -> AsyncIterator[Any]:
+    """Give the parts of a stream that nobody has begun to read."""
+    parts: tuple[Any, ...] = ()
+    for part in parts:
+        yield part
 
 
 class Session:
