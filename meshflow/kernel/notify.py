@@ -58,7 +58,9 @@ class Notifier:
         Each post ends by itself. Once one has failed for good, what still waits is not tried any more.
         """
         self._closing.set()
-        await asyncio.gather(*map(asyncio.wrap_future, tuple(self._posting)), return_exceptions=True)
+        # Shielded: a caller that waits no longer would have what is queued thrown away.
+        waiting = map(asyncio.wrap_future, tuple(self._posting))
+        await asyncio.shield(asyncio.gather(*waiting, return_exceptions=True))
         self._threads.shutdown(wait=False)
 
     def _posted(self, posting: Future[None]) -> None:

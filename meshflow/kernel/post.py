@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from meshflow.config.models import WebhookConfig
 
 SIGNATURE = "Meshflow-Signature"
+_CUT_AGAIN_S = 0.1
 FAILURES = (OSError, HTTPException, ValueError)
 """What a try that did not succeed raises."""
 
@@ -103,13 +104,16 @@ def _opener(url: str, connections: list[HTTPConnection]) -> urllib.request.Opene
 def _deadline(timeout_s: float) -> Iterator[list[HTTPConnection]]:
     """Cut off the connections in the list after a time: a time-out of a socket begins anew with each byte."""
     connections: list[HTTPConnection] = []
-    late = threading.Event()
+    late, done = threading.Event(), threading.Event()
 
     def cut() -> None:
         late.set()
-        for connection in connections:
-            with suppress(OSError, AttributeError):  # not connected yet, or not any more
-                connection.sock.shutdown(SHUT_RDWR)
+        while True:  # one that is being made when its time is up has no socket yet
+            for connection in connections:
+                with suppress(OSError, AttributeError):  # not connected yet, or not any more
+                    connection.sock.shutdown(SHUT_RDWR)
+            if done.wait(_CUT_AGAIN_S):
+                return
 
     timer = threading.Timer(timeout_s, cut)
     timer.daemon = True
@@ -120,6 +124,7 @@ def _deadline(timeout_s: float) -> Iterator[list[HTTPConnection]]:
         if not late.is_set():
             raise
     finally:
+        done.set()
         timer.cancel()
     if late.is_set():
         raise TimeoutError(f"no answer within {timeout_s * 1_000:.0f} ms")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from hashlib import pbkdf2_hmac, sha256
 from typing import Any
+
+from pydantic import Secret, SecretBytes, SecretStr
 
 from meshflow.config.models import Config
 from meshflow.config.settings import plugin_settings
@@ -16,6 +18,7 @@ from meshflow.registry.hooks import Hook, declared_hooks, hooks_of
 from meshflow.registry.manifest import FIRST_PARTY, FIRST_PARTY_DISTRIBUTIONS
 
 IN_PROCESS = "in-process"
+_STRETCH = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,26 @@ class Shelf:
 
 
 def _digest_settings(settings: Any) -> str:
-    encoded = settings.model_dump_json() if hasattr(settings, "model_dump_json") else repr(settings)
-    return sha256(encoded.encode()).hexdigest()
+    if not hasattr(settings, "model_dump_json"):
+        return sha256(repr(settings).encode()).hexdigest()
+    found = sha256(settings.model_dump_json().encode())
+    for secret in _secrets(settings.model_dump()):  # JSON has stars in their place
+        # Stretched, since records show a fingerprint made of it, by which a short secret could be guessed.
+        found.update(pbkdf2_hmac("sha256", secret, b"meshflow/secret/v1", _STRETCH))
+    return found.hexdigest()
+
+
+def _secrets(value: Any) -> Iterator[bytes]:
+    """Yield what the secrets in settings hold, in the order of their fields."""
+    if isinstance(value, Secret | SecretStr | SecretBytes):
+        held = value.get_secret_value()
+        yield held if isinstance(held, bytes) else str(held).encode("utf-8", "surrogatepass")
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _secrets(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _secrets(one)
 
 
 def _unknown(name: str, names: tuple[str, ...]) -> str:

@@ -6,11 +6,12 @@ import asyncio
 import threading
 
 import pytest
+from pydantic import SecretStr
 
 from meshflow import ConfigError, Decision, NodeInput, PluginError, Status, StepDeniedError
 from meshflow.errors import ContractError, StageConflictError
 from meshflow.facts import RiskTier
-from meshflow.plugin import NoSettings, Plugin, Purpose, hookimpl
+from meshflow.plugin import NoSettings, Plugin, Purpose, Settings, hookimpl
 
 STEP = NodeInput(node_id="n", input="x", handler=lambda value: value + "!")
 
@@ -376,3 +377,25 @@ async def test_other_tenants_keep_the_base_pipeline(kit):
         beside={"extra": extra}, tenants={"umbrella": {"stages": {"input_guardrails": {"use": ["extra"]}}}}
     )
     assert (await runtime.run(STEP)).ok
+
+
+class Keyed(Settings):
+    """Settings with secrets at two depths."""
+
+    key: SecretStr
+    more: dict[str, SecretStr]
+
+
+@pytest.mark.parametrize("change", [{"key": "bbbb"}, {"more": {"a": "2"}}])
+async def test_another_secret_is_another_setting(kit, change):
+    class Holder(Plugin[Keyed]):
+        @hookimpl
+        async def record_sla(self, context, record):
+            pass
+
+    def fingerprint(**settings):
+        holder = Holder(Keyed(**{"key": "aaaa", "more": {"a": "1"}} | settings))
+        return kit.runtime(stages={"sla_record": {"use": ["every", "holder"]}}, beside={"holder": holder}).fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert fingerprint() != fingerprint(**change)

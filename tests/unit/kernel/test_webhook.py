@@ -16,10 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from meshflow import NodeInput, ReplayLedger, StepRuntime
 from meshflow.config.load import config_from_mapping
 from meshflow.errors import ConfigError
+from meshflow.kernel.post import post
 from meshflow.ledger.format.payload import payload_bytes, payload_value
 
 SECRET = "a secret of twenty-odd characters"
@@ -222,12 +224,13 @@ async def test_a_proxy_of_the_environment_is_not_told_what_stays_on_this_machine
     assert (len(receiver.got), proxy.got) == (1, [])
 
 
-def drip(server: socket.socket) -> None:
-    """Give one caller an answer that never ends, a byte at a time."""
+def drip(server: socket.socket, at_most_s: float = 60) -> None:
+    """Give one caller an answer that does not end, a byte at a time."""
+    until = time.monotonic() + at_most_s
     connection, _ = server.accept()
     with connection, contextlib.suppress(OSError):
         connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        while True:
+        while time.monotonic() < until:
             connection.sendall(b".")
             time.sleep(0.02)
 
@@ -325,3 +328,39 @@ class TestTheSecret:
         told += receiver.got
         assert SECRET not in repr(told)
         assert SECRET not in caplog.text
+
+
+async def test_posts_that_wait_are_made_although_the_end_is_cut_off(receiver: Receiver) -> None:
+    receiver.wait_s = 0.1
+    config = {"approvals": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+    step = NodeInput(node_id="n", input="x", handler=print, ask="may it?")
+    async with ReplayLedger(":memory:", key=None) as ledger:
+        runtime = StepRuntime(ledger, config=config)
+        for _ in range(9):
+            assert (await runtime.run(step)).approval_id is not None
+        assert runtime._core.notifier is not None
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(runtime._core.notifier.drained(), 0.05)
+        await runtime.aclose()
+    assert len(receiver.got) == 9
+
+
+def test_a_connection_that_is_made_when_its_time_is_up_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def slow(*asked: Any, **more: Any) -> Any:
+        time.sleep(0.3)
+        return real(*asked, **more)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server, 4.0))
+        thread.start()
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        settings: Any = SimpleNamespace(
+            url=f"http://127.0.0.1:{server.getsockname()[1]}/", secret=SecretStr(SECRET), timeout_ms=100
+        )
+        begun = time.perf_counter()
+        with pytest.raises(TimeoutError, match="no answer within 100 ms"):
+            post(settings, b"{}", 1)
+        assert time.perf_counter() - begun < 3
+        thread.join()
