@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from meshflow.errors import MeshflowError
 from meshflow.graph.copying import copied
 from meshflow.graph.errors import (
     GraphInterrupt,
@@ -23,7 +23,7 @@ from meshflow.graph.provenance import join, labels_from_plain, labels_to_plain
 from meshflow.graph.reducers import apply_all, overlaid, snapshot, started
 from meshflow.graph.schema import as_updates
 from meshflow.graph.stream import INTERRUPT
-from meshflow.graph.task import Answers, Task
+from meshflow.graph.task import Answers, Task, failure_of
 from meshflow.graph.telling import tell_end, tell_kept, tell_start
 from meshflow.ids import new_id
 
@@ -262,7 +262,11 @@ class Run:
                         remaining -= 1
                         tell_end(self, ended)
                         if self.saver is not None and (remaining or items) and ended.finished:
-                            await self.saver.finished(self, ended)
+                            try:
+                                await self.saver.finished(self, ended)
+                            except MeshflowError:  # once a sibling has failed that is the news, and this a note on it
+                                if failure_of(left) is None:
+                                    raise
                     if items:
                         yield
         except BaseException:  # the caller stopped reading, or was cancelled; what ended meanwhile is not done again
@@ -276,22 +280,22 @@ class Run:
         if stopped:
             self.left = tuple(task.node.name for task in stopped)
             if self.saver is not None:
-                await self.saver.stopped(self, tasks)
+                await self.saver.stopped(self, tasks, failure_of(tasks))
             raise_for(tasks)
+        ordered = sorted(tasks, key=place) if len(tasks) > 1 else tasks
+        try:
+            self.apply([task for task in ordered if task.finished] if stopped else ordered)
+        except Exception as error:  # a reducer's code may raise anything; the nodes have run, and do not run again
+            self.failure, self.left = error, None
+            if self.saver is not None and not stopped:
+                await self.saver.stopped(self, tasks, error)
+            raise
+        if stopped:
             self.interrupts = tuple(one for task in stopped for one in task.interrupts)
-            self.apply([task for task in tasks if task.finished])
             if "values" in self.modes and self.nested_in is None and any(task.finished for task in tasks):
                 self.emit("values", self.output())
             self._pause()
             return False
-        ordered = sorted(tasks, key=place) if len(tasks) > 1 else tasks
-        try:
-            self.apply(ordered)
-        except Exception as error:  # a reducer's code may raise anything; the nodes have run, and do not run again
-            self.failure = error
-            if self.saver is not None:
-                await self.saver.stopped(self, tasks)
-            raise
         ran = [(task.node, task.output) for task in ordered if task.output is not None]
         self.frontier.advance(ran, self.graph.nodes, self.graph.joins)
         self.step += tasks[0].node is not self.graph.start
@@ -374,15 +378,10 @@ def place(task: Task) -> tuple[int, str, int]:
 
 def raise_for(tasks: Sequence[Task]) -> None:
     """Raise what a task raised, or hand its command on to the graph around."""
-    errors = [task for task in tasks if task.error is not None]
-    if errors:
-        # Siblings are cancelled once one has failed, so the failure itself is the one that is no cancellation.
-        first = next((task for task in errors if not isinstance(task.error, asyncio.CancelledError)), errors[0])
-        assert first.error is not None  # noqa: S101 - filtered above
-        if not any("in node " in note for note in getattr(first.error, "__notes__", ())):
-            first.error.add_note(f"in node {first.node.name!r}, superstep {first.run.step + 1}")
-        first.run.failure = first.error
-        raise first.error
+    error = failure_of(tasks)
+    if error is not None:
+        tasks[0].run.failure = error
+        raise error
     for task in tasks:
         if task.parent_command is not None:
             raise ParentCommand(task.parent_command)

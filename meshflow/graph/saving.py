@@ -188,8 +188,7 @@ class Saver:
             writes.append(
                 Write(RUN, COMMAND, self.pending.run_writes, encode_readable(output_to_plain(output), self.types))
             )
-        if writes and self.current is not None:
-            await self.store.put_writes(self.key, self.current, writes)
+        await self._add(writes)
 
     def _apply_command(self, run: Run, output: Output) -> None:
         apply_all(run.values, run.graph.channels, [("the caller's Command", output.updates)])
@@ -225,9 +224,18 @@ class Saver:
             return
         await self._put(run, made, source)
 
-    async def _put(self, run: Run, made: str, source: str) -> None:
+    def _check_claim(self) -> None:
         if self._claim is not None and self._claim.lost:
             raise lost_claim(self.key.thread_id)
+
+    async def _add(self, writes: Sequence[Write]) -> None:
+        """Put writes behind the current checkpoint."""
+        self._check_claim()
+        if writes and self.current is not None:
+            await self.store.put_writes(self.key, self.current, writes)
+
+    async def _put(self, run: Run, made: str, source: str) -> None:
+        self._check_claim()
         values = run.values
         changed = [key for key in values if key in self.changed or key not in self.versions]
         blobs: dict[tuple[str, str], bytes] = {}
@@ -262,15 +270,21 @@ class Saver:
     async def finished(self, run: Run, task: Task) -> None:
         """Keep what one task of several has done: if the process dies before the others end, it is not done again."""
         if run.settings.durability == "sync" and self.current is not None:
-            await self.store.put_writes(self.key, self.current, [result_write(task, self.types)])
+            await self._add([result_write(task, self.types)])
             self._written.add(task.id)
 
-    async def stopped(self, run: Run, tasks: Sequence[Task]) -> None:
-        """Keep what each task of a superstep has done that cannot be applied: some failed, some ask or wait."""
-        await self.close(run)
-        writes = [self._write_of(task) for task in tasks if task.id not in self._written]
-        if self.current is not None:
-            await self.store.put_writes(self.key, self.current, writes)
+    async def stopped(self, run: Run, tasks: Sequence[Task], error: BaseException | None) -> None:
+        """Keep what each task of a superstep has done that is not applied: some failed, some ask or wait.
+
+        ``error``, where one ends the run, is the news all the same if something cannot be kept.
+        """
+        try:
+            await self.close(run)
+            await self._keep([task for task in tasks if task.id not in self._written])
+        except MeshflowError as problem:
+            if error is None:
+                raise
+            error.add_note(f"not all that superstep {run.step + 1} had done could be kept: {problem}")
 
     async def cut_short(self, run: Run, tasks: Sequence[Task]) -> None:
         """Keep what was done in a superstep that nobody waits for any more. Whatever stopped the run is the news."""
@@ -278,7 +292,20 @@ class Saver:
         if ended and self.current is not None:
             with suppress(MeshflowError):
                 await self.close(run)
-                await self.store.put_writes(self.key, self.current, [self._write_of(task) for task in ended])
+                await self._keep(ended)
+
+    async def _keep(self, tasks: Sequence[Task]) -> None:
+        """Keep what tasks have done, all of it that has a stored form; EncodingError if one's has none."""
+        writes: list[Write] = []
+        problem: EncodingError | None = None
+        for task in tasks:
+            try:
+                writes.append(self._write_of(task))
+            except EncodingError as error:
+                problem = problem or error
+        await self._add(writes)
+        if problem is not None:
+            raise problem
 
     def _write_of(self, task: Task) -> Write:
         if task.finished:
@@ -295,8 +322,11 @@ class Saver:
     async def breakpoint(self, run: Run, when: str) -> None:
         """Note that the run pauses here, so that it goes on from here when it is resumed, and only then."""
         await self.close(run)
-        if self.current is not None:
-            await self.store.put_writes(self.key, self.current, [Write(RUN, BREAKPOINT, 0, encode(when))])
+        await self.mark(when)
+
+    async def mark(self, why: str) -> None:
+        """Note that somebody has been at the current checkpoint: breakpoints there do not fire on resuming."""
+        await self._add([Write(RUN, BREAKPOINT, 0, encode(why))])
 
     async def close(self, run: Run) -> None:
         """Write what ``durability="exit"`` has held back."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from meshflow.checkpoint.store import Saved, Write
+from meshflow.checkpoint.store import Saved
 from meshflow.graph.errors import InvalidRunError, did_you_mean
 from meshflow.graph.markers import END, START, Interrupt
 from meshflow.graph.output import read_output
-from meshflow.graph.records import BREAKPOINT, RUN
 from meshflow.graph.run import Run, place, raise_for
 from meshflow.graph.stream import Sink, timestamp
 from meshflow.graph.task import Task
@@ -166,8 +165,7 @@ class ThreadView:
         """Save, and mark the place as one at which somebody has been: breakpoints here do not fire on resuming."""
         saver = self._saver
         await saver.save(run, "update", ran)
-        if saver.current is not None:
-            await saver.store.put_writes(saver.key, saver.current, [Write(RUN, BREAKPOINT, 0, b'"update"')])
+        await saver.mark("update")
         return self._config(saver.current)
 
     def _run(self) -> Run:

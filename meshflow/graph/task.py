@@ -300,6 +300,18 @@ class Answers:
         return interrupt_id in self.by_id, self.by_id.get(interrupt_id)
 
 
+def failure_of(tasks: Sequence[Task]) -> BaseException | None:
+    """Return what a task raised, with a note of where. Siblings are cancelled for it, so it is no cancellation."""
+    errors = [task for task in tasks if task.error is not None]
+    if not errors:
+        return None
+    first = next((task for task in errors if not isinstance(task.error, asyncio.CancelledError)), errors[0])
+    error = first.error
+    if error is not None and not any("in node " in note for note in getattr(error, "__notes__", ())):
+        error.add_note(f"in node {first.node.name!r}, superstep {first.run.step + 1}")
+    return error
+
+
 def interrupt(value: Any) -> Any:
     """Ask the caller of the graph, and return the answer.
 

@@ -161,7 +161,8 @@ def test_delete_thread_forgets_all_of_it_and_no_other(store: Any) -> None:
     assert graph.invoke(Command(resume="yes"), thread_id="other")["log"] == ["secret", "secret", "yes"]
 
 
-async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str) -> None:
+@pytest.mark.parametrize("end", ["returns", "asks", "fails", "ends before a sibling"])
+async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str, end: str) -> None:
     import asyncpg
 
     from meshflow.checkpoint.postgres import PostgresCheckpoints
@@ -175,10 +176,22 @@ async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str) ->
         await connection.execute("SELECT pg_terminate_backend($1)", claims._session.get_server_pid())
         await connection.close()
         await asyncio.sleep(0.3)
-        return {"log": ["a"]}
+        if end == "fails":
+            raise ConnectionError("down")
+        return {"log": [interrupt("?") if end == "asks" else "a"]}
 
-    graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
-    with pytest.raises(CheckpointConflictError, match="lost its claim"):
-        await graph.ainvoke({}, thread_id="t")
-    assert (await graph.aget_state(thread_id="t")).next == ("a",)
+    graph = StateGraph(State).add_node("a", node).add_edge(START, "a")
+    if end == "ends before a sibling":
+        graph.add_node("b", lambda state: asyncio.sleep(60)).add_edge(START, "b")
+    compiled = graph.compile(store)
+    if end == "fails":
+        failed = await compiled.arun({}, thread_id="t")
+        assert isinstance(failed.error, ConnectionError)
+        assert any("lost its claim" in note for note in failed.error.__notes__)
+    else:
+        with pytest.raises(CheckpointConflictError, match="lost its claim"):
+            await compiled.arun({}, thread_id="t")
+    state = await compiled.aget_state(thread_id="t")
+    assert state.next[0] == "a"
+    assert [(task.error, task.interrupts, task.result) for task in state.tasks] == [(None, (), None)] * len(state.tasks)
     await store.aclose()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from meshflow import Status
+from meshflow.errors import EncodingError
 from meshflow.graph.builder import StateGraph
 from meshflow.graph.errors import GraphRecursionError, InvalidRunError, InvalidUpdateError
 from meshflow.graph.markers import START, Command, Send
@@ -29,6 +30,7 @@ class Noting:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.slow_began = threading.Event()
 
     def node(self, name: str, **update: Any) -> Callable[[Any], dict[str, Any]]:
         def run(state: Any) -> dict[str, Any]:
@@ -79,6 +81,88 @@ def test_reducer_that_failed_is_asked_again_and_its_nodes_are_not(store: Any, no
     assert sorted(noting.ran) == ["a", "b", "c"]
 
 
+def test_reducer_that_fails_while_a_sibling_asks_is_how_the_run_ends(store: Any) -> None:
+    broken = [True]
+
+    def joined(old: list[str], new: list[str]) -> list[str]:
+        if broken:
+            raise ConnectionError("no reducer today")
+        return old + new
+
+    graph = StateGraph(TypedDict("Joined", {"log": Annotated[list[str], joined]}))
+    graph.add_node("a", lambda state: {"log": ["a"]}).add_edge(START, "a")
+    compiled = graph.add_node("b", lambda state: {"log": [interrupt("?")]}).add_edge(START, "b").compile(store)
+    failed = compiled.run({}, thread_id="t")
+    assert (failed.status, failed.values, failed.next) == (Status.FAILED, {"log": []}, ("a", "b"))
+    assert isinstance(failed.error, ConnectionError)
+    assert compiled.get_state(thread_id="t").next == ("a", "b")
+    broken.clear()
+    assert compiled.invoke(Command(resume="yes"), thread_id="t") == {"log": ["a", "yes"]}
+
+
+def test_paused_run_shows_what_its_nodes_wrote_in_the_order_of_the_thread(store: Any) -> None:
+    graph = StateGraph(State).add_node("a", lambda state: {"log": ["node"]}).add_edge(START, "a")
+    graph.add_node("z", lambda state: {"log": ["sent"]}).add_node("ask", lambda state: interrupt("?"))
+    graph.add_edge(START, "ask").add_conditional_edges(START, lambda state: Send("z", {}), ["z"])
+    compiled = graph.compile(store)
+    assert compiled.run({}, thread_id="t").values["log"] == ["node", "sent"]
+    assert compiled.get_state(thread_id="t").values["log"] == ["node", "sent"]
+
+
+class Loose(TypedDict, total=False):
+    thing: Any
+    count: int
+
+
+def test_result_without_a_stored_form_takes_no_siblings_result_with_it(store: Any, noting: Noting) -> None:
+    broken, began = [True], threading.Event()
+
+    def bad(state: Loose) -> dict[str, Any]:
+        assert began.wait(20)
+        return {"thing": object() if broken else "plain"}
+
+    def good(state: Loose) -> dict[str, Any]:
+        began.set()
+        time.sleep(0.2)
+        noting.ran.append("good")
+        return {"count": 1}
+
+    graph = StateGraph(Loose).add_node("bad", bad).add_node("good", good).add_edge(START, "bad").add_edge(START, "good")
+    compiled = graph.compile(store)
+    with pytest.raises(EncodingError, match="object"):
+        compiled.invoke({}, thread_id="t")
+    broken.clear()
+    assert compiled.invoke(None, thread_id="t") == {"thing": "plain", "count": 1}
+    assert noting.ran == ["good"]
+
+
+@pytest.mark.parametrize("further", [(), ("c", "d")], ids=["the last", "one of several"])
+def test_failure_is_the_news_though_a_sibling_has_no_stored_form(store: Any, further: tuple[str, ...]) -> None:
+    began, failed = threading.Event(), threading.Event()
+
+    def failing(state: Loose) -> dict[str, Any]:
+        assert began.wait(20)
+        failed.set()
+        raise ConnectionError("the real failure")
+
+    def bad(state: Loose) -> dict[str, Any]:
+        began.set()
+        assert failed.wait(20)
+        time.sleep(0.2)
+        return {"thing": object()}
+
+    graph = StateGraph(Loose).add_node("a", failing).add_node("b", bad)
+    for name in further:
+        graph.add_node(name, lambda state: time.sleep(0.6))
+    for name in ("a", "b", *further):
+        graph.add_edge(START, name)
+    compiled = graph.compile(store)
+    ended = compiled.run({}, thread_id="t")
+    assert isinstance(ended.error, ConnectionError)
+    assert any("could be kept: " in note and "object" in note for note in ended.error.__notes__)
+    assert "real failure" in str([task.error for task in compiled.get_state(thread_id="t").tasks])
+
+
 def test_what_durability_exit_held_back_is_kept_when_the_run_ends_by_its_limit(store: Any) -> None:
     graph = StateGraph(State).add_node("a", lambda state: {"count": state["count"] + 1}).add_edge(START, "a")
     compiled = graph.add_edge("a", "a").compile(store)
@@ -107,6 +191,7 @@ async def test_what_durability_exit_held_back_is_kept_when_the_run_is_cancelled(
 
 def side_by_side(noting: Noting, go_on: threading.Event, others: Callable[[Any], Any]) -> StateGraph:
     def slow(state: State) -> dict[str, Any]:
+        noting.slow_began.set()
         assert go_on.wait(20)
         return noting.node("slow")(state)
 
@@ -116,7 +201,12 @@ def side_by_side(noting: Noting, go_on: threading.Event, others: Callable[[Any],
 
 def test_stream_that_is_closed_waits_for_its_nodes_and_keeps_what_they_did(store: Any, noting: Noting) -> None:
     go_on = threading.Event()
-    compiled = side_by_side(noting, go_on, noting.node("quick")).compile(store)
+
+    def quick(state: State) -> dict[str, Any]:
+        assert noting.slow_began.wait(20)
+        return noting.node("quick")(state)
+
+    compiled = side_by_side(noting, go_on, quick).compile(store)
     events = compiled.stream({}, thread_id="t", stream_mode="updates")
     assert next(events) == {"quick": {"log": ["quick"]}}
     threading.Timer(0.1, go_on.set).start()
