@@ -11,7 +11,7 @@ import orjson
 from meshflow.config.problems import did_you_mean
 from meshflow.errors import ConfigError
 from meshflow.step import current_step
-from meshflow.workflow.registry import Registry
+from meshflow.workflow.registry import Registry, unsendable
 from meshflow.workflow.spec.nodes import HttpNode
 from meshflow.workflow.template import OPEN
 
@@ -64,7 +64,10 @@ def requester(spec: HttpNode, registry: Registry) -> Callable[[Any], Awaitable[A
         if content is not None and not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
         headers = {name: value for name, value in headers.items() if name.lower() not in owned}
-        headers |= {name: value if isinstance(value, str) else value() for name, value in own.items()}
+        headers |= {name: value() if callable(value) else value for name, value in own.items()}
+        for name, value in headers.items():
+            if problem := unsendable(value):
+                raise ValueError(f"the value of the header {name} cannot be sent: {problem}")
         timeout = httpx.Timeout(None)  # the step's own time-out holds for all of it
         async with (
             httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout) as client,

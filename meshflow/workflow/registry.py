@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from meshflow.agent.pricing import TokenPrice
     from meshflow.workflow.definition import WorkflowDefinition
 
+_SENDABLE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
 F = TypeVar("F", bound=Callable[..., Any])
 FUNCTION_GROUP = "meshflow.workflow.functions"
 
@@ -79,6 +81,9 @@ class Registry:
 
         ``headers`` go with each request to them and into no record: keys and tokens, or functions that give them.
         """
+        for name, value in (headers or {}).items():
+            if problem := "" if callable(value) else unsendable(value):
+                raise ConfigError(f"the value of the header {name!r} cannot be sent: {problem}", where="Registry")
         for host in map(str.lower, hosts):
             known = self._headers.get(host, headers)
             if headers is not None and known != headers:
@@ -131,6 +136,13 @@ class Registry:
         if name in self._known[what] and self._known[what][name] is not thing:
             raise ConfigError(f"there is a {what} {name!r} already; give this one another name", where="Registry")
         self._known[what][name] = thing
+
+
+def unsendable(value: Any) -> str:
+    """Say what is wrong with a header's value, without it: the library that would send it puts it into its error."""
+    if not isinstance(value, str):
+        return f"it is of type {type(value).__name__}, not a text"
+    return "" if _SENDABLE.fullmatch(value) else "it begins or ends with white space, or is not all printable ASCII"
 
 
 def _offered() -> dict[str, EntryPoint]:

@@ -152,6 +152,22 @@ async def test_headers_given_in_code_are_sent_and_on_no_record(world: Any, serve
     assert "first-key" not in repr(world.registry)
 
 
+@pytest.mark.parametrize("value", ["hunter2\n", " hunter2", "hunter2\r\nX-More: 1", "hunter2 \xe9", b"hunter2"])
+async def test_a_header_of_code_that_cannot_be_sent_is_named_without_its_value(
+    world: Any, server: Server, value: Any
+) -> None:
+    host = f"localhost:{server.port}"
+    with pytest.raises(ConfigError, match=r"the value of the header 'X-Key' cannot be sent: ") as refused:
+        world.registry.allow_host(host, headers={"X-Key": value})
+    assert "hunter2" not in str(refused.value)
+    world.registry.allow_host(host, headers={"X-Key": lambda: value})
+    result = await world.run(text(server.port), {"q": "x", "who": "ada"})
+    assert "the value of the header X-Key cannot be sent: " in result.reason
+    assert "hunter2" not in result.reason
+    assert "hunter2" not in await world.ledger.export_run(world.run_id)
+    assert server.seen == []
+
+
 async def test_headers_given_in_code_are_not_sent_in_the_clear(world: Any) -> None:
     world.registry.allow_host("api.example.org", headers={"Authorization": "Bearer x"})
     with pytest.raises(ConfigError, match="sent by https only"):
