@@ -55,7 +55,7 @@ class NodeResult:
     """How one node ended. ``runs`` counts loops, ``attempts`` tries in all; ``step_ids`` are its steps in the ledger.
 
     ``undone`` is the status of its compensation, or None where none was due. ``inner`` are the nodes of a subgraph, and
-    the items of a map that were begun and did not complete, by their place.
+    the items of a map, by their place, that were begun and did not complete or in which something was undone.
     """
 
     name: str

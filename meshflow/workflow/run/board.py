@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from meshflow.facts import TaintLabels
@@ -81,7 +81,7 @@ class Cell:
         self.step_ids: list[str] = []
         self.approvals: tuple[str, ...] = ()
         self.undone: NodeStatus | None = None
-        self.inner: Mapping[str, Any] = {}
+        self.inner: Callable[[], Mapping[str, Any]] = dict
 
 
 class Board:

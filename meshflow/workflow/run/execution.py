@@ -145,7 +145,7 @@ class Execution(Schedule):
         finally:
             inner.close()
             cells = inner.board.cells.values()
-            cell.inner = inner.results()
+            cell.inner = inner.results
             cell.cost_micro_usd += sum(one.cost_micro_usd for one in cells)
             cell.tokens += sum(one.tokens for one in cells)
             cell.attempts += 1
@@ -161,6 +161,7 @@ class Execution(Schedule):
         items, source = self._items(node, spec)
         done: list[Done | None] = [None] * len(items)
         ended: dict[int, tuple[Halt, Cell]] = {}
+        whole: dict[int, Cell] = {}
         failed = False
         places = iter(range(len(items)))
         step_id = self._id(node, cell)
@@ -178,11 +179,14 @@ class Execution(Schedule):
                 except Halt as halt:
                     ended[place] = halt, own
                     failed = failed or halt.status is not NodeStatus.PAUSED  # others go on while one waits
+                else:
+                    if isinstance(each.spec, SubgraphNode):
+                        whole[place] = own
 
         try:
             await _gathered(work, min(spec.concurrency, len(items)))
         finally:
-            cell.inner = {f"[{place}]": _item_result(each, place, *ended[place]) for place in sorted(ended)}
+            cell.inner = lambda: _item_results(each, ended, whole)
         if ended:
             halts = [halt for halt, _ in ended.values()]
             first = worst(halts)
@@ -239,13 +243,29 @@ class Execution(Schedule):
             cell.tokens += own.tokens
 
 
+def _item_results(
+    each: PlannedNode, ended: Mapping[int, tuple[Halt, Cell]], whole: Mapping[int, Cell]
+) -> dict[str, NodeResult]:
+    """Return how the items ended that did not complete, and those that did and in which something was undone."""
+    done = Halt(NodeStatus.COMPLETED, "", "")
+    found = {place: _item_result(each, place, *one) for place, one in ended.items()}
+    for place, cell in whole.items():
+        result = _item_result(each, place, done, cell)
+        if _was_undone(result):
+            found[place] = result
+    return {found[place].name: found[place] for place in sorted(found)}
+
+
 def _item_result(each: PlannedNode, place: int, halt: Halt, cell: Cell) -> NodeResult:
-    """Return how an item ended that did not complete."""
     return NodeResult(
         name=f"[{place}]", kind=each.kind, status=halt.status, code=halt.code, reason=halt.reason,
         cost_micro_usd=cell.cost_micro_usd, tokens=cell.tokens, runs=1, attempts=cell.attempts,
-        step_ids=tuple(cell.step_ids), approvals=halt.approvals, inner=cell.inner,
+        step_ids=tuple(cell.step_ids), approvals=halt.approvals, inner=cell.inner(),
     )  # fmt: skip
+
+
+def _was_undone(result: NodeResult) -> bool:
+    return result.undone is not None or any(_was_undone(one) for one in result.inner.values())
 
 
 async def _gathered(work: Callable[[], Awaitable[None]], count: int) -> None:

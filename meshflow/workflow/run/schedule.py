@@ -120,7 +120,7 @@ class Schedule(ABC):
             step_ids=tuple(cell.step_ids),
             approvals=cell.approvals,
             undone=cell.undone,
-            inner=cell.inner,
+            inner=cell.inner(),
         )
 
     def _pump(self) -> None:

@@ -130,6 +130,58 @@ async def test_what_could_not_be_undone_may_be_tried_again_and_nothing_else(worl
         await world.resume(text, retry_failed=True)
 
 
+WITHIN = """\
+nodes:
+  trip:
+    kind: subgraph
+    workflow:
+      nodes:
+        book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+  fail: {kind: python, call: fail}
+edges: [trip -> fail]
+"""
+
+
+async def test_what_is_undone_within_a_subgraph_is_told_there(world: Any) -> None:
+    down = [True]
+    world.function("book")
+    world.function("unbook", lambda _: fails("line") if down else "ok")
+    world.function("fail", fails)
+    book = (await world.run(WITHIN)).nodes["trip"].inner["book"]
+    assert (book.status, book.undone) == (NodeStatus.COMPLETED, NodeStatus.FAILED)
+    assert "it could not be undone: " in book.reason
+    down.clear()
+    again = await world.resume(WITHIN, retry_failed=True)
+    assert again.nodes["trip"].inner["book"].undone is NodeStatus.COMPLETED
+
+
+async def test_what_is_undone_within_an_item_that_had_completed_is_told_there(world: Any) -> None:
+    text = """\
+nodes:
+  trips:
+    kind: map
+    over: ${{ input }}
+    concurrency: 1
+    do:
+      kind: subgraph
+      workflow:
+        nodes:
+          book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
+          pay: {kind: python, call: pay}
+        edges: [book -> pay]
+"""
+    world.function("book", lambda item: item)
+    world.function("unbook", fails_at("a"))
+    world.function("pay", fails_at("b"))
+    trips = (await world.run(text, ["a", "b", "c"])).nodes["trips"]
+    told = {name: (item.status, item.inner["book"].undone) for name, item in trips.inner.items()}
+    assert told == {
+        "[0]": (NodeStatus.COMPLETED, NodeStatus.FAILED), "[1]": (NodeStatus.FAILED, NodeStatus.COMPLETED),
+    }  # fmt: skip
+    done = await world.run(text, ["a"], run_id=f"{world.run_id}-2")
+    assert (done.ok, done.nodes["trips"].inner) == (True, {})
+
+
 async def test_undoing_is_tried_again_as_its_retry_says(world: Any) -> None:
     tries = count(1)
     world.function("book")
