@@ -145,15 +145,19 @@ class LedgerMemory(NoMemory):
     @property
     def undone(self) -> bool:
         """Whether anything that the run did has been undone, or begun to be."""
-        return any(step_id.endswith(UNDO) for step_id in self._memos)
+        return any(_undoes(step_id) for step_id in self._memos)
 
     @property
     def partly_undone(self) -> bool:
         """Whether something was to be undone and could not be."""
-        return any(memo.status != "completed" for step_id, memo in self._memos.items() if step_id.endswith(UNDO))
+        return any(memo.status != "completed" for step_id, memo in self._memos.items() if _undoes(step_id))
 
     def __len__(self) -> int:
         return len(self._memos)
+
+
+def _undoes(step_id: str) -> bool:
+    return UNDO in step_id and WITHIN not in step_id  # "~undo~2" goes on where "~undo" waited
 
 
 def _memo(step: Mapping[str, Any]) -> StepMemo:

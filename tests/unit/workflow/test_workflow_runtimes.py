@@ -160,6 +160,24 @@ async def test_undoing_passes_both_runtimes_too(world: Any, make: Make) -> None:
     assert result.nodes["pay"].undone is NodeStatus.DENIED
 
 
+async def test_undoing_that_waited_under_another_runtime_and_failed_may_be_tried_again(world: Any, make: Make) -> None:
+    world.function("free", lambda _: 1 / 0, tool=True)
+    world.registry._known["function"].pop("two")
+    world.function("two", lambda _: 1 / 0)
+    text = flow("compensate: {kind: tool, tool: free, input: {of: '${{ output.paid }}'}, risk: irreversible}")
+    other = {"other": make()}
+    result = await world.run(text, "hi", runtimes=other)
+    assert result.nodes["pay"].undone is NodeStatus.PAUSED
+    while result.approvals:
+        for approval in result.approvals:
+            await world.ledger.decide_approval(approval, approve=True, approver="grace")
+        result = await world.resume(text, runtimes=other)
+    assert result.nodes["pay"].undone is NodeStatus.FAILED
+    assert "pay~undo~2 error" in await world.steps()
+    again = await world.resume(text, runtimes=other, retry_failed=True)
+    assert (again.nodes["pay"].undone, len(again.approvals)) == (NodeStatus.PAUSED, 1)  # asked anew, not refused
+
+
 async def test_an_answer_cannot_pass_for_a_pause(world: Any, make: Make) -> None:
     """What a tool or a model puts out once could name a checkpoint that the run would have gone on from."""
     world.registry._known["tool"].pop("fetch_it")
