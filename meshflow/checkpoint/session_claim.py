@@ -41,7 +41,11 @@ class SessionClaims:
             if self._held.get(claim.number) is claim:
                 del self._held[claim.number]
                 if not claim.lost:
-                    await claim.session.execute("SELECT pg_advisory_unlock($1)", claim.number)
+                    try:
+                        await claim.session.execute("SELECT pg_advisory_unlock($1)", claim.number)
+                    except BaseException:  # nobody knows whether the lock is held still: it ends with its session
+                        claim.session.terminate()
+                        raise
 
     async def close(self) -> None:
         """End the session, and every claim with it."""
@@ -55,7 +59,11 @@ class SessionClaims:
             import asyncpg
 
             session = await asyncpg.connect(self._url)
-            await session.execute(_KEEP_ALIVE)
+            try:
+                await session.execute(_KEEP_ALIVE)
+            except BaseException:
+                session.terminate()
+                raise
             self._session = session
         return self._session
 

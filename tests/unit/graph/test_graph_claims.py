@@ -195,3 +195,49 @@ async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str, en
     assert state.next[0] == "a"
     assert [(task.error, task.interrupts, task.result) for task in state.tasks] == [(None, (), None)] * len(state.tasks)
     await store.aclose()
+
+
+async def test_claim_whose_unlock_fails_ends_with_its_session(postgres_url: str) -> None:
+    from meshflow.checkpoint.postgres import _address
+    from meshflow.checkpoint.session_claim import SessionClaims
+
+    asyncpg = pytest.importorskip("asyncpg")
+    ours, others = (SessionClaims(*_address(postgres_url)) for _ in range(2))
+    claim = await ours.take("t", "a")
+    await claim.session.execute("BEGIN")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await claim.session.execute("SELECT 1 / 0")
+    with pytest.raises(asyncpg.InFailedSQLTransactionError):
+        await ours.give_back(claim)
+    assert claim.lost
+    async with asyncio.timeout(20):
+        while True:  # until the server has seen that the session is gone
+            with contextlib.suppress(CheckpointConflictError):
+                await others.take("t", "a")
+                break
+            await asyncio.sleep(0.01)
+    await ours.take("t", "b")
+    for claims in (ours, others):
+        await claims.close()
+
+
+async def test_session_that_cannot_be_set_up_is_not_left_open(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meshflow.checkpoint import session_claim
+    from meshflow.checkpoint.postgres import _address
+
+    asyncpg = pytest.importorskip("asyncpg")
+    url, schema = _address(postgres_url)
+    monkeypatch.setattr(session_claim, "_KEEP_ALIVE", "SELECT 1 / 0")
+    opened: list[Any] = []
+    connect = asyncpg.connect
+
+    async def noted(url: str) -> Any:
+        opened.append(await connect(url))
+        return opened[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", noted)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await session_claim.SessionClaims(url, schema).take("t", "a")
+    assert [session.is_closed() for session in opened] == [True]
