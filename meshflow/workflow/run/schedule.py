@@ -151,6 +151,8 @@ class Schedule(ABC):
     def _cancelled(self, cell: Cell) -> None:
         stop = self.run.stop
         code, reason = (stop.code, stop.reason) if stop is not None else ("workflow.cancelled", "it was cancelled")
+        if cell.attempts:
+            reason += "; it was cut off, so it may have had its effect, which is not undone"
         cell.status, cell.code, cell.reason = NodeStatus.CANCELLED, code, reason
 
     async def _node(self, name: str) -> None:

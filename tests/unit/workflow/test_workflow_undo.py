@@ -130,6 +130,16 @@ async def test_what_could_not_be_undone_may_be_tried_again_and_nothing_else(worl
         await world.resume(text, retry_failed=True)
 
 
+async def test_what_the_end_of_the_time_cut_off_says_that_it_may_have_had_its_effect(world: Any) -> None:
+    world.function("slow", lambda _: asyncio.sleep(60))
+    world.function("unbook")
+    undo = "compensate: {kind: python, call: unbook}"
+    result = await world.run(f"limits: {{timeout_ms: 1500}}\nnodes:\n  a: {{kind: python, call: slow, {undo}}}\n")
+    assert (result.code, world.called) == ("workflow.timeout", ["slow"])
+    assert (result.nodes["a"].status, result.nodes["a"].undone) == (NodeStatus.CANCELLED, None)
+    assert "it may have had its effect, which is not undone" in result.nodes["a"].reason
+
+
 WITHIN = """\
 nodes:
   trip:
