@@ -26,6 +26,7 @@ from meshflow.checkpoint.store import (
     target_taken,
 )
 from meshflow.checkpoint.worker import SqliteWorker
+from meshflow.errors import ConfigError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS checkpoints (
@@ -63,6 +64,8 @@ class SqliteCheckpoints:
     immediate = False
 
     def __init__(self, path: str | Path = "meshflow_checkpoints.db") -> None:
+        if str(path) == ":memory:":
+            raise ConfigError("a file is needed; for a store that ends with its process there is MemoryCheckpoints")
         self.path = Path(path)
         place = os.path.realpath(path)  # under whatever name, one file has one set of claims
         self._worker = SqliteWorker(partial(_connect, Path(place)))

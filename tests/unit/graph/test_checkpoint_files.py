@@ -18,6 +18,7 @@ import meshflow.checkpoint.worker as worker
 from meshflow.checkpoint.file_claim import FileClaims
 from meshflow.checkpoint.sqlite import THREADS_OF_RUN, SqliteCheckpoints
 from meshflow.checkpoint.store import Checkpoint, CheckpointConflictError, CheckpointError, ThreadKey
+from meshflow.errors import ConfigError
 
 # Takes a thread, forks, and ends; the child says that it is there, and ends when its standard input does.
 FORKS = """
@@ -146,3 +147,8 @@ async def test_forgetting_while_somebody_reads_keeps_nobody_else_waiting_for_lon
             await forgotten
     assert await store.threads("t") == ["b", "c", "d"]
     await store.aclose()
+
+
+def test_a_store_in_memory_is_asked_for_by_its_own_name() -> None:
+    with pytest.raises(ConfigError, match="MemoryCheckpoints"):
+        SqliteCheckpoints(":memory:")
