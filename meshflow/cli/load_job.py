@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import typer
@@ -22,6 +23,13 @@ from meshflow.errors import MeshflowError
 Job = Callable[[JobContext], Awaitable[Mapping[str, Any] | None]]
 DEFAULT_CALLABLE = "job"
 _MODULE = "__meshflow_job__"
+
+
+class _AsItStands(SourceFileLoader):
+    """Compiles the file each time: bytecode kept beside it counts as fresh for a second, whatever was written since."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def load_job(target: str) -> Job:
@@ -83,12 +91,12 @@ def _import_file(place: str) -> ModuleType:
         raise typer.BadParameter(f"there is no file {place}" if not path.exists() else f"{place} is not a file")
     _on_path(os.getcwd())
     _on_path(str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(_MODULE, path.resolve())
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise typer.BadParameter(f"{place} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
+    loader = _AsItStands(_MODULE, str(path.resolve()))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(_MODULE, loader))  # type: ignore[arg-type]
     sys.modules[_MODULE] = module  # as for any import: dataclasses and pickles look their module up
-    _importing(place, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    _importing(place, lambda: loader.exec_module(module))
     return module
 
 
