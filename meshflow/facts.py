@@ -33,6 +33,11 @@ class Principal:
     expires_at_us: int | None = None
     claims: Mapping[str, Any] = field(default_factory=_nothing)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells who asks from everybody else, whatever credential and roles they come with."""
+        names = ("subject", "agent_id", "issuer", "verified", "tenant")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class TenantScope:
@@ -135,6 +140,11 @@ class TaintLabels:
     origin: Origin = Origin.TRUSTED
     confidentiality: Confidentiality = Confidentiality.PUBLIC
     sources: tuple[str, ...] = ()
+
+    @classmethod
+    def named(cls, origin: str, confidentiality: str, *sources: str) -> TaintLabels:
+        """Return labels by the names of their levels, in whatever case; KeyError for a name that is none."""
+        return cls(Origin[origin.upper()], Confidentiality[confidentiality.upper()], sources)
 
     def join(self, other: TaintLabels) -> TaintLabels:
         """Return the least label that covers both."""

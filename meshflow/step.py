@@ -13,7 +13,7 @@ from typing import Any
 
 from meshflow.clock import Clock, SystemClock
 from meshflow.decision import Obligation
-from meshflow.facts import Confidentiality, Findings, Origin, Principal, RiskTier, TaintLabels, TenantScope
+from meshflow.facts import Findings, Principal, RiskTier, TaintLabels, TenantScope
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -164,7 +164,7 @@ class Approval:
     tool: str | None = None
     action: str | None = None
     codes: tuple[str, ...] = ()
-    labels: tuple[Origin, Confidentiality] | None = None
+    labels: TaintLabels | None = None
 
 
 class Purpose(StrEnum):

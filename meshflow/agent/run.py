@@ -164,19 +164,18 @@ def labels_document(labels: TaintLabels) -> dict[str, str]:
 
 def labels_from(document: Mapping[str, str]) -> TaintLabels:
     """Return the labels that a checkpoint kept."""
-    return TaintLabels(Origin[document["origin"].upper()], Confidentiality[document["confidentiality"].upper()])
+    return TaintLabels.named(document["origin"], document["confidentiality"])
 
 
 def _input_labels(record: StepRecord) -> TaintLabels:
     """Return the labels of a step's input; the worst where stage 10 gave none."""
     if record.origin is None or record.confidentiality is None:
         return TaintLabels(max(Origin), max(Confidentiality))
-    return labels_from({"origin": record.origin, "confidentiality": record.confidentiality})
+    return TaintLabels.named(record.origin, record.confidentiality)
 
 
 def _principal_document(principal: Principal | None) -> dict[str, Any] | None:
-    names = ("subject", "agent_id", "issuer", "verified", "tenant")
-    return {name: getattr(principal, name) for name in names} if principal is not None else None
+    return principal.identity() if principal is not None else None
 
 
 def _step_document(step: AgentStep) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def replay(
     ] = None,
     given: Annotated[
         str | None,
-        typer.Option("--input", metavar="JSON", callback=text, help="Another input than the recorded one."),
+        typer.Option("--input", metavar="JSON|@FILE", callback=text, help="Another input than the recorded one."),
     ] = None,
     code: WithOption = None,
     hosts: HostOption = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.facts import TaintLabels
 from meshflow.graph.copying import copied
 from meshflow.graph.errors import (
     GraphError,
@@ -250,9 +250,7 @@ class Governor:
     def _note_labels(self, task: Task, outcome: RuntimeOutcome) -> None:
         record = outcome.record
         if self.provenance.base is None and record.origin and record.confidentiality:
-            self.provenance.base = TaintLabels(
-                Origin[record.origin.upper()], Confidentiality[record.confidentiality.upper()], ("input",)
-            )
+            self.provenance.base = TaintLabels.named(record.origin, record.confidentiality, "input")
         labels = self.runtime.labels_of(outcome)
         if labels is not None:
             task.saved["labels"] = labels_to_plain(labels)

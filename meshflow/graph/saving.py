@@ -114,7 +114,7 @@ class Saver:
             self._loaded = None
         elif self._loaded is not None and self._loaded.run_id != run.settings.run_id and self.current is not None:
             mark = Write(RUN, f"{OF_RUN}{run.settings.run_id}", 0, encode(None))  # erasure finds the thread by it
-            await self.store.put_writes(self.key, self.current, [mark])
+            await self._add([mark])
         return True
 
     def tell_loaded(self, run: Run) -> None:

@@ -15,7 +15,6 @@ from meshflow.record import ApprovalRequest, StageResult
 from meshflow.step import Approval, StepState
 
 _CODE = re.compile(r"[a-z][a-z0-9_.]{0,499}")
-_WHO = ("subject", "agent_id", "issuer", "verified", "tenant")
 
 
 def ask_for_caller(passage: Passage, question: str) -> None:
@@ -89,8 +88,10 @@ def settle_escalations(passage: Passage, approval: Approval) -> None:
 
 
 def _worse(labels: TaintLabels | None, approval: Approval) -> bool:
-    seen = approval.labels if not approval.holds_output else None  # no input is used any more
-    return labels is not None and seen is not None and (labels.origin > seen[0] or labels.confidentiality > seen[1])
+    seen = approval.labels
+    if labels is None or seen is None or approval.holds_output:  # then no input is used any more
+        return False
+    return labels.origin > seen.origin or labels.confidentiality > seen.confidentiality
 
 
 def _questions(passage: Passage) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ def _whose_step(approval: Approval, state: StepState) -> tuple[str, str] | None:
 
 
 def _same_principal(asked: Principal, principal: Principal | None) -> bool:
-    return principal is not None and all(getattr(asked, name) == getattr(principal, name) for name in _WHO)
+    return principal is not None and asked.identity() == principal.identity()
 
 
 def _whose_approval(approval: Approval, state: StepState, rules: ApprovalsConfig) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.facts import TaintLabels
 from meshflow.kernel.ask import drive
 from meshflow.kernel.core import Core
 from meshflow.kernel.gate import Passage
@@ -39,7 +39,7 @@ def labels_of(core: Core, outcome: RuntimeOutcome) -> TaintLabels | None:
                 return found
     if record.origin is None or record.confidentiality is None:
         return None
-    return TaintLabels(Origin[record.origin.upper()], Confidentiality[record.confidentiality.upper()])
+    return TaintLabels.named(record.origin, record.confidentiality)
 
 
 async def may_have_run(core: Core, run_id: str, step_id: str, after: int) -> bool:

@@ -29,12 +29,12 @@ from meshflow.plugin.base import Host, Plugin
 from meshflow.record import RuntimeOutcome
 from meshflow.registry.select import StageChoice
 from meshflow.step import NodeInput, StepContext, StepState
+from meshflow.turns import turn
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _YAML = (".yaml", ".yml")
-_RELOAD_POLL_S = 0.01
 
 
 class StepRuntime:
@@ -221,10 +221,7 @@ class StepRuntime:
         """
         source = config if config is not None else self._source
         # One at a time, whichever loops and threads they come from: each begins with what the one before has left.
-        # Never taken in a thread, which would take it for a caller that has been cut off since.
-        while not self._reloading.acquire(blocking=False):  # noqa: ASYNC110 - no event reaches across loops
-            await asyncio.sleep(_RELOAD_POLL_S)
-        try:
+        async with turn(self._reloading):
             old = self._core
             new = self._build(_load(source), old.providers)
             for check in self._checks:
@@ -232,8 +229,6 @@ class StepRuntime:
             if old.started:
                 await self._start_beside(old, new)
             self._core, self._source = new, source
-        finally:
-            self._reloading.release()
         self._leave_to_end(_retire(old, new))
         return new.base.fingerprint
 

@@ -9,10 +9,9 @@ from typing import Any
 from meshflow.clock import Clock
 from meshflow.digest import arguments_digest
 from meshflow.errors import LedgerConflictError, LedgerError
-from meshflow.facts import Confidentiality, Origin
 from meshflow.ledger.format.entry import VERSION, StoredEntry, Written, principal_from, seal
 from meshflow.ledger.format.payload import payload_bytes, payload_value
-from meshflow.ledger.format.steps import step_dict, timestamp
+from meshflow.ledger.format.steps import labels_on_record, step_dict, timestamp
 from meshflow.ledger.store import LedgerStore
 from meshflow.names import folded_name, names_of
 from meshflow.step import Approval
@@ -268,14 +267,8 @@ async def find(store: LedgerStore, run_id: str, step_id: str, tenant: str | None
         tool=step["tool"],
         action=step["action"],
         codes=tuple(request["codes"]),
-        labels=_labels(step["labels"]),
+        labels=labels_on_record(step),
     )
-
-
-def _labels(kept: Mapping[str, str | None]) -> tuple[Origin, Confidentiality] | None:
-    if not kept["origin"] or not kept["confidentiality"]:
-        return None
-    return Origin[kept["origin"].upper()], Confidentiality[kept["confidentiality"].upper()]
 
 
 async def _edit(store: LedgerStore, decision: StoredEntry | None, request: StoredEntry) -> StoredEntry | None:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from meshflow.decision import Effect
 from meshflow.errors import LedgerError
-from meshflow.facts import Confidentiality, Origin, TaintLabels
+from meshflow.facts import TaintLabels
 from meshflow.ledger.format.entry import StoredEntry, principal_from
 from meshflow.ledger.format.payload import payload_bytes
-from meshflow.ledger.format.steps import step_dict
+from meshflow.ledger.format.steps import labels_on_record, step_dict
 from meshflow.ledger.outline import Doubt, doubt_of
 from meshflow.record import STATUS_OF_VERDICT, RuntimeOutcome, StageResult, Status, StepRecord, Verdict
 from meshflow.stages import GATES
@@ -143,14 +143,6 @@ def decision_of(results: Sequence[StageResult | Mapping[str, Any]]) -> tuple[str
         if one["effect"] == Effect.ESCALATE.value and paused[0] == "allow":
             paused = ("escalate", one["stage"], one["code"])
     return paused
-
-
-def labels_on_record(step: Mapping[str, Any]) -> TaintLabels | None:
-    """Return the labels that the stages found a step to read; None where the record has none."""
-    origin, confidentiality = step["origin"], step["confidentiality"]
-    if origin is None or confidentiality is None:
-        return None
-    return TaintLabels(Origin[origin.upper()], Confidentiality[confidentiality.upper()])
 
 
 def why_undecidable(step: Mapping[str, Any], then: tuple[str, str, str], now: tuple[str, str, str]) -> str:

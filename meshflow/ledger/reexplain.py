@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from meshflow.ledger.format.entry import StoredEntry
+from meshflow.ledger.format.steps import labels_on_record
 from meshflow.ledger.outline import Doubt, is_digest
 from meshflow.ledger.player import (
     Difference,
@@ -15,7 +16,6 @@ from meshflow.ledger.player import (
     Recorded,
     Replay,
     decision_of,
-    labels_on_record,
     why_undecidable,
 )
 from meshflow.stages import STAGE_BY_NAME

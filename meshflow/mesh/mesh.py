@@ -239,7 +239,9 @@ class Mesh:
 
     async def _redacted(self, approval_id: str, decision: Mapping[str, Any]) -> Mapping[str, Any]:
         words = {name: decision[name] for name in ("reason", "edited") if decision.get(name, AS_ASKED) is not AS_ASKED}
-        waiting = await self.ledger.pending_approvals(tenant=decision.get("tenant")) if words else []
+        if not words:
+            return decision
+        waiting = await self.ledger.pending_approvals(tenant=decision.get("tenant"))
         tenant = next((one["tenant_id"] for one in waiting if one["approval_id"] == approval_id), None)
         kept = await self.runtime.redacted(words, tenant)
         if kept is None:

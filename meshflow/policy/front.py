@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -25,7 +23,7 @@ class BundleEngine:
         self._bundle = bundle
         self._max_input_bytes = max_input_bytes
         self._analysis: Analysis | None = None
-        self._starting = threading.Lock()
+        self.starting = threading.Lock()
 
     @property
     def version(self) -> str:
@@ -60,15 +58,6 @@ class BundleEngine:
     async def start(self) -> None:
         """Load and check the bundle."""
         raise NotImplementedError
-
-    @asynccontextmanager
-    async def one_at_a_time(self) -> AsyncIterator[None]:
-        """Let one caller in after another, whichever loops and threads they come from."""
-        await asyncio.to_thread(self._starting.acquire)
-        try:
-            yield
-        finally:
-            self._starting.release()
 
     async def ask(self, entry_point: str, encoded: bytes) -> PolicyAnswer | PolicyFailure:
         """Evaluate a rule that the bundle has on an encoded document."""

@@ -23,6 +23,7 @@ from meshflow.policy.compile import inspect
 from meshflow.policy.engine import MAX_INPUT_BYTES, PolicyAnswer, PolicyFailure
 from meshflow.policy.front import BundleEngine
 from meshflow.policy.opa.messages import failure_of, first_problem
+from meshflow.turns import turn
 
 DISTRIBUTION = "opa-golib-python-bindings"
 MAX_WAITING = 4_096
@@ -54,7 +55,7 @@ class GolibEngine(BundleEngine):
 
     async def start(self) -> None:
         """Check the bundle, then compile it in each engine; ConfigError names file and line."""
-        async with self.one_at_a_time():
+        async with turn(self.starting):
             if self._analysis is None:
                 await self._start()
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from meshflow.errors import EncodingError
-from meshflow.facts import Principal
+from meshflow.facts import Principal, TaintLabels
 from meshflow.ledger.format.entry import StoredEntry, principal_from
 from meshflow.ledger.format.payload import payload_value
 from meshflow.record import StepRecord, Verdict
@@ -200,3 +200,11 @@ def completed(record: StepRecord, *, step_id: str, started_us: int) -> StepRecor
     if record.step_id and record.started_us:
         return record
     return replace(record, step_id=record.step_id or step_id, started_us=record.started_us or started_us)
+
+
+def labels_on_record(step: Mapping[str, Any]) -> TaintLabels | None:
+    """Return the labels that the stages found a step to read; None where the record has none."""
+    origin, confidentiality = step["origin"], step["confidentiality"]
+    if origin is None or confidentiality is None:
+        return None
+    return TaintLabels.named(origin, confidentiality)

@@ -19,6 +19,7 @@ from meshflow.policy.opa.faults import ServerFault, fault
 from meshflow.policy.opa.namespace import Placed, place_in_namespace, question_of
 from meshflow.policy.opa.owner import LoopOwner
 from meshflow.policy.opa.server import OpaServer
+from meshflow.turns import turn
 
 
 class OpaEngine(BundleEngine):
@@ -47,7 +48,7 @@ class OpaEngine(BundleEngine):
 
         ConfigError says what is wrong, with the setting to change.
         """
-        async with self.one_at_a_time():
+        async with turn(self.starting):
             if self._analysis is None or self._process != os.getpid():
                 await self._start()
 

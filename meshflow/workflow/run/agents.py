@@ -48,7 +48,7 @@ class AgentCall:
             else:
                 credential, tenant = step.step.credential, step.step.tenant
                 self.result = await self.agent.resume(self.checkpoint, credential=credential, tenant=tenant, **given)
-            labels = _labels(self.runtime, step.tenant_id or "", self.result)
+            labels = getattr(self.result, "labels", _WORST)  # of all that it read: its answer may hold any of it
             # What it cost was spent, and recorded, by its own steps.
             if self.paused:
                 return Metered(paused_by(self.result.approvals, self.result.checkpoint), cost_usd=0, labels=labels)
@@ -81,16 +81,3 @@ class AgentCall:
         if self.result is not None and self.result.status.value == "denied":
             return Halt(NodeStatus.DENIED, self.result.code, self.result.reason)
         return None
-
-
-def _labels(runtime: StepRuntime, tenant: str, result: Any) -> TaintLabels | None:
-    """Return the labels of all that the agent's steps put out: its answer may hold any of it."""
-    labels: TaintLabels | None = None
-    for choice in runtime.stages(tenant):
-        for slot in choice.slots if choice.stage.name == "taint_propagation" else ():
-            labels_of = getattr(slot.provider.plugin, "labels_of", None)
-            for step in result.steps:
-                found = labels_of(tenant, result.run_id, step.step_id) if callable(labels_of) else _WORST
-                if found is not None:
-                    labels = found if labels is None else labels.join(found)
-    return labels

@@ -67,9 +67,7 @@ class StepMemo:
         """The labels of what the step read; the highest there are where the record has none."""
         if self.origin is None or self.confidentiality is None:
             return TaintLabels(Origin.EXTERNAL, Confidentiality.SECRET, ("unknown",))
-        return TaintLabels(
-            Origin[self.origin.upper()], Confidentiality[self.confidentiality.upper()], (f"resumed:{self.step_id}",)
-        )
+        return TaintLabels.named(self.origin, self.confidentiality, f"resumed:{self.step_id}")
 
 
 class Memory(Protocol):

@@ -240,9 +240,7 @@ class Run:
         """Return one attempt at a call as the step that a runtime takes."""
         spec, labels = call.spec, call.trace.labels
         if spec.labels is not None:
-            least = TaintLabels(
-                Origin[spec.labels.origin.upper()], Confidentiality[spec.labels.confidentiality.upper()]
-            )
+            least = TaintLabels.named(spec.labels.origin, spec.labels.confidentiality)
             labels = least if labels is None else labels.join(least)
         notes: dict[str, Any] = {}
         usd, tokens = _estimate(call)

@@ -42,9 +42,7 @@ class TaintPlugin(Plugin[FlowSettings]):
         self._catalogue = Catalogue(settings)
         self._memory = LabelMemory(settings.max_runs, settings.max_steps)
         first = settings.first_input
-        self._first = TaintLabels(
-            Origin[first.origin.upper()], Confidentiality[first.confidentiality.upper()], ("input",)
-        )
+        self._first = TaintLabels.named(first.origin, first.confidentiality, "input")
         self._entities = _NOT_PERSONAL | {
             entity: Confidentiality[level.upper()] for entity, level in settings.entities.items()
         }
