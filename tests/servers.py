@@ -26,13 +26,13 @@ _STOP_S = 15.0
 FAST = {"fsync": "off", "full_page_writes": "off"}
 
 
-def in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end in a thread, so that tests with a running loop may call it."""
+def aside(work: Callable[[], T]) -> T:
+    """Run a function to its end in a thread, beside the event loop of the test that calls it."""
     outcome: list[Any] = []
 
     def target() -> None:
         try:
-            outcome.append((asyncio.run(work()), None))
+            outcome.append((work(), None))
         except BaseException as error:
             outcome.append((None, error))
 
@@ -44,6 +44,11 @@ def in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise error
     found: T = result
     return found
+
+
+def in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end in a thread, so that tests with a running loop may call it."""
+    return aside(lambda: asyncio.run(work()))
 
 
 class PostgresServer:

@@ -1,4 +1,4 @@
-"""Real servers, started once for all tests that want them."""
+"""Real servers, started once for all tests that want them, and where ledgers are to be."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     from seaweed import running
 
     yield from running(tmp_path_factory.mktemp("seaweed"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a ledger that processes share is to be: a file, or a schema of a server."""
+    monkeypatch.chdir(tmp_path)  # for the signing key
+    return str(tmp_path / "runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))

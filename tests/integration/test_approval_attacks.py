@@ -45,12 +45,6 @@ class Look(Plugin[LookSettings]):
         return Decision.escalate("output_guardrails.look", "look") if context.step.tool == "report" else None
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)  # for the signing key
-    return str(tmp_path / "runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
-
-
 class Desk:
     def __init__(self, ledger: ReplayLedger, config: dict[str, Any]) -> None:
         self.ledger = ledger

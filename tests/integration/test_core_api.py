@@ -9,13 +9,23 @@ import ast
 import inspect
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshflow import NodeInput, ReplayLedger, RunDiff, RuntimeOutcome, StepRecord, WorkflowDefinition, WorkflowResult
+from meshflow import (
+    LedgerError,
+    NodeInput,
+    ReplayLedger,
+    RunDiff,
+    RuntimeOutcome,
+    StepRecord,
+    WorkflowDefinition,
+    WorkflowResult,
+)
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = """\
@@ -100,10 +110,22 @@ async def test_replay_ledger_on_sqlite(ledger: ReplayLedger) -> None:
     await names["ledger"].aclose()
 
 
-async def test_replay_ledger_is_made_for_postgres_without_connecting() -> None:
+async def test_replay_ledger_is_made_for_postgres_without_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def nowhere(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     (line,) = [line for line in block("ReplayLedger").splitlines() if POSTGRES in line]
     names = await run(f"from meshflow import ReplayLedger\n{line}\n")
-    await names["ledger"].aclose()
+    async with names["ledger"] as ledger:
+        assert isinstance(ledger, ReplayLedger)
+        assert asked == []
+        with pytest.raises(LedgerError, match="the server cannot be reached"):
+            await ledger.get_run("run-id")
+        assert asked == ["host"], "the first read is what connects"
 
 
 async def test_run_diff(ledger: ReplayLedger) -> None:

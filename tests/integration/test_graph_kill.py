@@ -172,11 +172,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(
-    ("where", "told", "paid"), [("gates", "['ordered', 'paid'] 0", 1), ("output", "['ordered'] 1", 1)]
-)
+@pytest.mark.parametrize(("where", "told"), [("gates", "['ordered', 'paid'] 0"), ("output", "['ordered'] 1")])
 def test_node_that_must_not_run_twice_runs_after_a_death_in_the_gates_and_asks_after_one_behind_them(
-    tmp_path: Path, where: str, told: str, paid: int
+    tmp_path: Path, where: str, told: str
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(GATES)
@@ -192,7 +190,7 @@ def test_node_that_must_not_run_twice_runs_after_a_death_in_the_gates_and_asks_a
         [sys.executable, program, tmp_path, "resume", where], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == told
-    assert (tmp_path / "journal").read_text().splitlines() == ["paid"] * paid
+    assert (tmp_path / "journal").read_text().splitlines() == ["paid"]
 
 
 def _killable(journal: Path) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,11 @@ class Stage:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     sqlite = request.param == "sqlite"
-    return Stage(tmp_path, str(tmp_path / "graphs.db") if sqlite else request.getfixturevalue("postgres_url"))
+    yield Stage(tmp_path, str(tmp_path / "graphs.db") if sqlite else request.getfixturevalue("postgres_url"))
+    for name in ("go", "over"):  # whoever a failed test has left waiting may end
+        (tmp_path / name).touch()
 
 
 def test_of_several_processes_that_resume_a_thread_at_once_one_runs_its_node(stage: Stage) -> None:

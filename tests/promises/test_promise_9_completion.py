@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from meshflow import StepRuntime
+from meshflow import ReplayLedger, StepRuntime
 from meshflow.errors import StepDeniedError
-from meshflow.step import Metered, NodeInput
+from meshflow.plugin import NoSettings, Plugin, hookimpl
+from meshflow.step import Metered, NodeInput, StepContext
 
 SECRET = "eyJhbGciOiJIUzI1NiJ9.secret-credential.x"
 
@@ -150,16 +151,40 @@ async def test_closing_waits_for_the_steps_that_run(tmp_path: Path) -> None:
     assert running.result().ok
 
 
+class Watch(Plugin[NoSettings]):
+    """Notes when the runtime starts it and shuts it down."""
+
+    def __init__(self) -> None:
+        super().__init__(NoSettings())
+        self.seen: list[str] = []
+
+    @hookimpl
+    async def startup(self) -> None:
+        self.seen.append("startup")
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        self.seen.append("shutdown")
+
+    @hookimpl
+    async def guard_input(self, context: StepContext) -> None:
+        return None
+
+
 async def test_a_stream_that_nobody_reads_does_not_keep_the_runtime_from_closing(tmp_path: Path) -> None:
     async def chunks(_: Any) -> AsyncIterator[str]:
         yield "x"
 
-    runtime = StepRuntime(config=_config(tmp_path))
+    watch = Watch()
+    runtime = StepRuntime(config=_config(tmp_path), plugins={"watch": watch})
     await runtime.start()
-    stream = runtime.stream(NodeInput(node_id="n", handler=chunks))
+    stream = runtime.stream(NodeInput(node_id="n", run_id="unread", handler=chunks))
     del stream
     gc.collect()
     await asyncio.wait_for(runtime.aclose(), 1)
+    assert watch.seen == ["startup", "shutdown"]
+    async with ReplayLedger(tmp_path / "ledger.db") as ledger:
+        assert await ledger.get_run("unread") == await ledger.unfinished("unread") == []
 
 
 async def test_a_stream_that_was_left_open_does_not_keep_the_runtime_from_closing(tmp_path: Path) -> None:
@@ -167,13 +192,17 @@ async def test_a_stream_that_was_left_open_does_not_keep_the_runtime_from_closin
         for _ in range(100):
             yield "word " * 1_000
 
-    runtime = StepRuntime(config=_config(tmp_path))
+    watch = Watch()
+    runtime = StepRuntime(config=_config(tmp_path), plugins={"watch": watch})
     stream = runtime.stream(NodeInput(node_id="n", run_id="left", handler=chunks))
     async for _ in stream:
         break
     del stream
     gc.collect()
     await asyncio.wait_for(runtime.aclose(), 1)
+    assert watch.seen == ["startup", "shutdown"]
+    async with ReplayLedger(tmp_path / "ledger.db") as ledger:
+        assert [(one["verdict"], one["code"]) for one in await ledger.get_run("left")] == [("error", "step.abandoned")]
 
 
 async def test_a_first_step_that_is_cancelled_while_plugins_start_takes_no_other_with_it(tmp_path: Path) -> None:

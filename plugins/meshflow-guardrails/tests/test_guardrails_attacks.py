@@ -149,7 +149,10 @@ def test_importing_the_plugin_imports_no_heavy_library() -> None:
     assert set(json.loads(done.stdout)).isdisjoint({"jsonschema_rs", "presidio_analyzer", "spacy"})
 
 
-def test_random_bytes_as_text_never_raise() -> None:
+async def test_random_bytes_as_text_never_raise_and_get_an_answer() -> None:
     chance = random.Random(7)
     for _ in range(200):
-        scan(chance.randbytes(chance.randint(0, 400)).decode("latin-1"))
+        text = chance.randbytes(chance.randint(0, 400)).decode("latin-1")
+        for decision in (await PLUGIN.guard_input(context(text)), await PLUGIN.guard_output(context("x"), text)):
+            assert decision.effect in (Effect.ALLOW, Effect.DENY)
+            assert (decision.code in CODES) == (decision.effect is Effect.DENY)

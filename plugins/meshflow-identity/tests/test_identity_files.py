@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
+from token_keys import Signer, algorithm, b64, jwk, sign
 
 from meshflow.clock import ManualClock
 from meshflow.plugin import ConfigError, Effect, Host, NodeInput, context_for
@@ -28,19 +28,10 @@ NOW_S = 1_700_000_000
 FIRST, SECOND = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
 
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def jwk(key: Ed25519PrivateKey, **members: Any) -> dict[str, Any]:
-    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return {"kty": "OKP", "crv": "Ed25519", "x": b64(raw), **members}
-
-
-def token(key: Ed25519PrivateKey, jti: str = "t1") -> str:
+def token(key: Signer, jti: str = "t1") -> str:
     claims = {"iss": "i", "aud": "a", "sub": "alice", "exp": NOW_S + 300, "jti": jti}
-    signed = ".".join(b64(json.dumps(part).encode()) for part in ({"alg": "EdDSA"}, claims))
-    return f"{signed}.{b64(key.sign(signed.encode()))}"
+    signed = ".".join(b64(json.dumps(part).encode()) for part in ({"alg": algorithm(key)}, claims))
+    return f"{signed}.{b64(sign(key, signed.encode()))}"
 
 
 def public_pem(key: Any) -> bytes:
@@ -135,10 +126,16 @@ async def test_a_pem_file_serves_tokens_of_any_key_id_unless_it_has_one(tmp_path
     assert await Gate(tmp_path, keys=[{"pem": "key.pem", "kid": "k"}]).code(token(FIRST)) == "allow"
 
 
-@pytest.mark.parametrize("make", [lambda: generate_ec(SECP256R1()), lambda: generate_rsa(65537, 2048)])
-async def test_pem_files_of_every_accepted_kind_load(make: Any, tmp_path: Path) -> None:
-    (tmp_path / "key.pem").write_bytes(public_pem(make()))
-    await Gate(tmp_path, keys=[{"pem": "key.pem"}]).plugin.startup()
+@pytest.mark.parametrize(
+    "make", [Ed25519PrivateKey.generate, lambda: generate_ec(SECP256R1()), lambda: generate_rsa(65537, 2048)]
+)
+async def test_pem_files_of_every_accepted_kind_load_and_verify(make: Any, tmp_path: Path) -> None:
+    key, other = make(), make()
+    (tmp_path / "key.pem").write_bytes(public_pem(key))
+    gate = Gate(tmp_path, keys=[{"pem": "key.pem"}])
+    await gate.plugin.startup()
+    assert await gate.code(token(key)) == "allow"
+    assert await gate.code(token(other)) == "bad_signature"
 
 
 WRONG_PEMS: list[tuple[Any, str]] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -10,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_keys import Signer, algorithm, b64, jwk, sign
 
 from meshflow.clock import ManualClock
 from meshflow.plugin import (
@@ -39,39 +35,9 @@ from meshflow_identity import CODES, IdentityPlugin, IdentitySettings
 
 ED, EC, RSA = Ed25519PrivateKey.generate(), generate_ec(SECP256R1()), generate_rsa(65537, 2048)
 OTHER_ED = Ed25519PrivateKey.generate()
-Signer = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 NOW_S = 1_700_000_000
 
 
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def number(value: int, size: int | None = None) -> str:
-    return b64(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
-
-
-def jwk(key: Signer, **members: Any) -> dict[str, Any]:
-    if isinstance(key, Ed25519PrivateKey):
-        raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return {"kty": "OKP", "crv": "Ed25519", "x": b64(raw), **members}
-    if isinstance(key, RSAPrivateKey):
-        numbers = key.public_key().public_numbers()
-        return {"kty": "RSA", "n": number(numbers.n), "e": number(numbers.e), **members}
-    point = key.public_key().public_numbers()
-    return {"kty": "EC", "crv": "P-256", "x": number(point.x, 32), "y": number(point.y, 32), **members}
-
-
-def sign(key: Signer, data: bytes) -> bytes:
-    if isinstance(key, Ed25519PrivateKey):
-        return key.sign(data)
-    if isinstance(key, RSAPrivateKey):
-        return key.sign(data, PKCS1v15(), SHA256())
-    r, s = decode_dss_signature(key.sign(data, ECDSA(SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-ALG = {Ed25519PrivateKey: "EdDSA", RSAPrivateKey: "RS256"}
 CLAIMS: dict[str, Any] = {
     "iss": "https://issuer", "aud": "meshflow", "sub": "alice", "exp": NOW_S + 300, "jti": "t1",
 }  # fmt: skip
@@ -79,8 +45,7 @@ CLAIMS: dict[str, Any] = {
 
 def token(key: Signer = ED, header: dict[str, Any] | None = None, *, raw: bytes | None = None, **claims: Any) -> str:
     """Sign a token; a claim or header of None is left out."""
-    alg = next((name for kind, name in ALG.items() if isinstance(key, kind)), "ES256")
-    head = {name: value for name, value in {"alg": alg, **(header or {})}.items() if value is not None}
+    head = {name: value for name, value in {"alg": algorithm(key), **(header or {})}.items() if value is not None}
     body = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
     signed = f"{b64(json.dumps(head).encode())}.{b64(raw if raw is not None else json.dumps(body).encode())}"
     return f"{signed}.{b64(sign(key, signed.encode()))}"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import RequestUsage
 
 from meshflow import ReplayLedger
 from meshflow.agent import Agent
@@ -36,8 +37,8 @@ def calls(*asked: tuple[str, dict[str, Any]]) -> ModelResponse:
     return ModelResponse([ToolCallPart(name, arguments, f"c{place}") for place, (name, arguments) in enumerate(asked)])
 
 
-def says(text: str) -> ModelResponse:
-    return ModelResponse([TextPart(text)])
+def says(text: str, usage: RequestUsage | None = None) -> ModelResponse:
+    return ModelResponse([TextPart(text)], usage=usage or RequestUsage())
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
 from meshflow import Policy, ReplayLedger, Status
@@ -18,15 +17,9 @@ from meshflow.ledger import ApprovalRefusedError
 from meshflow.mesh import Mesh
 from tests.promises.conftest import Issuer
 
+from .conftest import calls, says
+
 Make = Callable[..., Agent]
-
-
-def calls(*asked: tuple[str, dict[str, Any]]) -> ModelResponse:
-    return ModelResponse([ToolCallPart(name, arguments, f"c{place}") for place, (name, arguments) in enumerate(asked)])
-
-
-def says(text: str, usage: RequestUsage | None = None) -> ModelResponse:
-    return ModelResponse([TextPart(text)], usage=usage or RequestUsage())
 
 
 ASK = ("ask_helper", {"task": "do it"})

@@ -84,7 +84,7 @@ def test_state_of_a_graph_goes_with_its_run_where_it_is_named(shell: Shell, runs
     place = tmp_path / "graphs.db"
     asyncio.run(keep_state(place, "a"))
     missing = shell("ledger", "erase", "a", *WHY, "--graphs", str(tmp_path / "grahps.db"), "--ledger", str(runs))
-    assert missing.code != 0
+    assert missing.code == 1
     assert "grahps.db" in missing.err
     done = shell("ledger", "erase", "a", *WHY, "--graphs", str(place), "--ledger", str(runs))
     assert done.code == 0

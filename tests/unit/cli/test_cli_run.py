@@ -24,6 +24,16 @@ def by_name(document: Any) -> dict[str, Any]:
     return {stage["stage"]: stage for stage in document["stages"]}
 
 
+def test_a_job_that_is_written_anew_within_a_second_runs_as_it_stands(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for word in ("one", "two"):
+        path = shell.write("job.py", f'async def job(context):\n    return {{"said": "{word}"}}\n')
+        os.utime(path, (1_800_000_000, 1_800_000_000))  # of the same size, too: bytecode kept beside it looks fresh
+        assert shell("run", "job.py", "--json").document["job"]["summary"] == {"said": word}
+
+
 def test_report_says_what_the_ledger_holds(shell: Shell, job: str) -> None:
     shell.write("job.py", job)
     done = shell("run", "job.py", "--run-id", "r1", "--json", "--", "-a", "b")

@@ -179,7 +179,11 @@ def test_the_schema_refuses_what_is_wrong(text: str, accepts: Callable[[str], bo
 
 @pytest.mark.parametrize("text", [text for text in RIGHT if "${" not in text])
 def test_the_loader_accepts_what_the_schema_accepts(text: str) -> None:
-    config_from_mapping(yaml.safe_load(text), base=Path())
+    given = yaml.safe_load(text)
+    config = config_from_mapping(given, base=Path())
+    assert config.stages.keys() == (given.get("stages") or {}).keys()
+    assert config.tenants.keys() == (given.get("tenants") or {}).keys()
+    assert config.approvals.expires_s == (given.get("approvals") or {}).get("expires_s", 86_400)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: str(stage.name))

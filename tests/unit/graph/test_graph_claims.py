@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from typing import Annotated, Any, TypedDict
 
@@ -127,16 +128,22 @@ async def test_thread_is_free_after_a_cancellation(store: Any) -> None:
 
 async def test_of_many_runs_at_once_one_is_let_in(store: Any) -> None:
     ran: list[int] = []
+    go_on = asyncio.Event()
 
     async def node(state: State) -> dict[str, Any]:
         ran.append(1)
-        await asyncio.sleep(0.2)
+        await go_on.wait()
         return {"log": ["a"]}
 
     graph = StateGraph(State).add_node("a", node).add_edge(START, "a").compile(store)
-    results = await asyncio.gather(*(graph.ainvoke({}, thread_id="t") for _ in range(8)), return_exceptions=True)
-    refused = [one for one in results if isinstance(one, CheckpointConflictError)]
-    assert (len(ran), len(refused)) == (1, 7)
+    runs = [asyncio.create_task(graph.ainvoke({}, thread_id="t")) for _ in range(8)]
+    for refused in itertools.islice(asyncio.as_completed(runs, timeout=20), 7):
+        with pytest.raises(CheckpointConflictError):
+            await refused
+    go_on.set()
+    results = await asyncio.gather(*runs, return_exceptions=True)
+    assert [one for one in results if not isinstance(one, CheckpointConflictError)] == [{"log": ["a"]}]
+    assert ran == [1]
 
 
 async def test_graph_inside_works_under_the_claim_of_the_graph_around(store: Any) -> None:
@@ -175,7 +182,9 @@ async def test_run_that_lost_its_claim_writes_nothing_more(postgres_url: str, en
         assert claims is not None
         await connection.execute("SELECT pg_terminate_backend($1)", claims._session.get_server_pid())
         await connection.close()
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(20):
+            while not claims._session.is_closed():
+                await asyncio.sleep(0.01)
         if end == "fails":
             raise ConnectionError("down")
         return {"log": [interrupt("?") if end == "asks" else "a"]}

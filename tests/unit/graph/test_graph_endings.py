@@ -240,11 +240,12 @@ async def test_plain_function_beside_a_failed_coroutine_ends_and_is_kept(store: 
 async def test_cancelled_run_waits_for_a_plain_function_that_no_one_can_stop(
     store: Any, noting: Noting, alone: bool
 ) -> None:
-    began, ended = threading.Event(), threading.Event()
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slow(state: State) -> dict[str, Any]:
         began.set()
-        time.sleep(0.3)
+        assert go_on.wait(20)
+        time.sleep(0.1)
         ended.set()
         return noting.node("slow")(state)
 
@@ -253,10 +254,11 @@ async def test_cancelled_run_waits_for_a_plain_function_that_no_one_can_stop(
         graph.add_node("b", noting.node("b")).add_edge(START, "b")
     compiled = graph.compile(store)
     run = asyncio.create_task(compiled.ainvoke({}, thread_id="t"))
-    await asyncio.to_thread(began.wait)
+    assert await asyncio.to_thread(began.wait, 20)
     run.cancel()
     await asyncio.sleep(0.05)
     run.cancel()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await run
     assert ended.is_set()

@@ -205,7 +205,7 @@ async def test_an_end_that_is_cut_off_while_a_step_runs_disturbs_neither_it_nor_
 
     async def waits(value):
         going.set()
-        await asyncio.to_thread(go_on.wait)
+        await asyncio.to_thread(go_on.wait, 20)
         return value
 
     plugin = Opener()
@@ -213,7 +213,7 @@ async def test_an_end_that_is_cut_off_while_a_step_runs_disturbs_neither_it_nor_
     step = NodeInput(node_id="slow", handler=waits)
     run = asyncio.to_thread(runtime.run_sync, step) if blocking else runtime.run(step)
     running = asyncio.create_task(run)
-    await asyncio.to_thread(going.wait)
+    assert await asyncio.to_thread(going.wait, 20)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(runtime.aclose(), 0.05)
     go_on.set()
@@ -248,14 +248,14 @@ def test_a_blocking_end_waits_for_a_step_on_a_core_that_was_replaced(kit):
 
     async def waits(value):
         going.set()
-        await asyncio.to_thread(go_on.wait)
+        await asyncio.to_thread(go_on.wait, 20)
         return value
 
     runtime = kit.runtime()
     step = NodeInput(node_id="slow", handler=waits)
     thread = threading.Thread(target=lambda: outcomes.append(runtime.run_sync(step)), daemon=True)
     thread.start()
-    going.wait()
+    assert going.wait(20)
     runtime.reload_blocking()
     closing = threading.Thread(target=runtime.close)
     closing.start()

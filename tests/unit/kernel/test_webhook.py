@@ -37,7 +37,7 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 time.sleep(receiver.wait_s)
                 receiver.got.append((dict(self.headers), body))
                 status = receiver.answers.pop(0) if receiver.answers else 204
@@ -45,6 +45,8 @@ class Receiver:
                 if 300 <= status < 400:
                     self.send_header("Location", receiver.location)
                 self.end_headers()
+
+            do_GET = do_POST  # what a redirect that is followed makes of a post
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -248,16 +250,18 @@ async def test_an_answer_that_never_ends_is_cut_off_in_time(caplog: pytest.LogCa
     assert "nobody was told" in caplog.text
 
 
-def closed_port() -> int:
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else is given meanwhile."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        yield int(one.getsockname()[1])
 
 
 async def test_a_receiver_that_is_down_fails_no_step_and_does_not_hold_up_the_end(
-    caplog: pytest.LogCaptureFixture,
+    closed_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = {"approvals": {"webhook": {"url": f"http://127.0.0.1:{closed_port()}/", "secret": SECRET, "attempts": 4}}}
+    config = {"approvals": {"webhook": {"url": f"http://127.0.0.1:{closed_port}/", "secret": SECRET, "attempts": 4}}}
     step = NodeInput(node_id="n", kind="tool", tool="refund", risk="irreversible", handler=print, input={})
     async with ReplayLedger(":memory:", key=None) as ledger, StepRuntime(ledger, config=config) as runtime:
         outcomes = [await runtime.run(step) for _ in range(40)]

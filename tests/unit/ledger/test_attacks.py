@@ -141,29 +141,29 @@ ATTACKS: dict[str, tuple[Attack, str, Where]] = {
     "drop a middle entry": (sql("DELETE FROM entries WHERE run_id = 'run-1' AND seq = 3"), "chain", at(3, None)),
     "drop and renumber": (
         sql(
-        "DELETE FROM entries WHERE run_id = 'run-1' AND seq = 3",
-        "UPDATE entries SET seq = seq - 1 WHERE run_id = 'run-1' AND seq > 3",
-    ),
+            "DELETE FROM entries WHERE run_id = 'run-1' AND seq = 3",
+            "UPDATE entries SET seq = seq - 1 WHERE run_id = 'run-1' AND seq > 3",
+        ),
         "chain", at(3, "s4"),
     ),
     "reorder": (swap_places, "chain", at(3, "s4")),
     "duplicate an entry": (
         sql(
-        "DROP INDEX entries_key",
-        "INSERT INTO entries SELECT 5000, run_id, 8, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, code, "
-        "cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body FROM entries "
-        "WHERE run_id = 'run-1' AND seq = 3",
-    ),
+            "DROP INDEX entries_key",
+            "INSERT INTO entries SELECT 5000, run_id, 8, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, "
+            "code, cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body "
+            "FROM entries WHERE run_id = 'run-1' AND seq = 3",
+        ),
         "chain", at(8, "s3"),
     ),
     "duplicate in place": (
         sql(
-        "DROP INDEX entries_key",
-        "DROP INDEX entries_place",
-        "INSERT INTO entries SELECT 5000, run_id, seq, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, "
-        "code, cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body FROM entries "
-        "WHERE run_id = 'run-1' AND seq = 3",
-    ),
+            "DROP INDEX entries_key",
+            "DROP INDEX entries_place",
+            "INSERT INTO entries SELECT 5000, run_id, seq, NULL, kind, step_id, attempt, tenant_id, node_id, verdict, "
+            "code, cost_micro_usd, tokens, started_us, duration_ns, approval_id, prev_hash, entry_hash, body "
+            "FROM entries WHERE run_id = 'run-1' AND seq = 3",
+        ),
         "keys", at(3),
     ),
     "splice": (splice_from_another_run, "chain", at(5, "s9")),

@@ -68,18 +68,19 @@ async def test_an_answer_that_a_person_gave_outlasts_a_pause(make: Make) -> None
 
 
 async def test_to_resume_does_not_undo_a_kill(make: Make) -> None:
-    mesh = make()
-    mesh.register(Agent("bot", model=FunctionModel(answer), tools=[lambda_free]))
+    mesh, ran = make(), []
+
+    def look() -> str:
+        ran.append(1)
+        return "it"
+
+    mesh.register(Agent("bot", model=FunctionModel(answer), tools=[look]))
     await mesh.pause(run="run-1", reason="lunch", authority="ops")
     paused = await mesh.run_agent("bot", "go", run_id="run-1")
     await mesh.kill(run="run-1", reason="enough", authority="ops")
     assert paused.checkpoint is not None
     stopped = await mesh.resume_agent(paused.checkpoint)
-    assert (stopped.status, stopped.code) == (Status.DENIED, "compliance_profile.killed")
-
-
-def lambda_free() -> str:
-    return "it"
+    assert (stopped.status, stopped.code, ran) == (Status.DENIED, "compliance_profile.killed", [])
 
 
 async def test_an_agent_that_was_registered_is_governed_however_it_is_run(make: Make) -> None:
@@ -107,7 +108,8 @@ async def test_an_agent_to_which_a_task_is_handed_obeys_the_switch(make: Make) -
         Agent("boss", model=FunctionModel(ask), tools=[Agent("bot", model=FunctionModel(answer), tools=[look])])
     )
     await mesh.kill(tool="look", reason="stop", authority="ops")
-    await mesh.run_agent("boss", "go")
+    result = await mesh.run_agent("boss", "go")
+    assert {step.node_id: step.code for step in result.steps}["bot.look"] == "compliance_profile.killed"
     assert ran == []
 
 

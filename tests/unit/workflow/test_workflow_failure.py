@@ -163,7 +163,7 @@ async def test_a_run_that_came_to_a_limit_and_was_undone_is_not_gone_on_with(wor
         world.function(name)
     world.function("slow", lambda _: asyncio.sleep(60))
     text = """\
-limits: {timeout_ms: 400}
+limits: {timeout_ms: 1500}
 nodes:
   book: {kind: python, call: book, compensate: {kind: python, call: unbook}}
   slow: {kind: python, call: slow, idempotent: true}
